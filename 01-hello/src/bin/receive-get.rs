@@ -1,0 +1,90 @@
+//! Takes one message from the queue `hello`, if there is one, and says what becomes of it.
+//!
+//!     cargo run -p hello --bin receive-get
+//!     cargo run -p hello --bin receive-get -- nack
+
+use anyhow::Context;
+use clap::{Parser, ValueEnum};
+use hello::printable;
+use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+
+/// Take one message from the queue `hello`, if there is one.
+#[derive(Parser)]
+struct Args {
+    /// What to tell the broker about the message
+    #[arg(value_enum, default_value_t = Answer::Ack)]
+    answer: Answer,
+}
+
+#[derive(Clone, PartialEq, ValueEnum)]
+enum Answer {
+    /// Done with it: the broker deletes it
+    Ack,
+    /// Cannot do it: the broker puts it back into the queue
+    Nack,
+    /// Nothing, and end, as a program that dies: the broker puts it back into the queue
+    None,
+    /// Nothing either, but the broker was told to delete it as soon as it is sent
+    Auto,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), common::Error> {
+    let args = Args::parse();
+    let connection = common::connect(env!("CARGO_BIN_NAME")).await?;
+    let channel = connection.create_channel().await?;
+
+    let mut arguments = FieldTable::default();
+    arguments.insert(
+        "x-queue-type".into(),
+        AMQPValue::LongString("quorum".into()),
+    );
+    channel
+        .queue_declare("hello".into(), QueueDeclareOptions::durable(), arguments)
+        .await
+        .context("cannot declare the queue `hello`")?;
+
+    // One request, one message or none. Asking again and again costs a round trip each time and
+    // keeps the broker busy for nothing: a program that waits for messages uses `basic_consume`.
+    let got = channel
+        .basic_get(
+            "hello".into(),
+            BasicGetOptions {
+                no_ack: args.answer == Answer::Auto, // automatic acknowledgement
+            },
+        )
+        .await?;
+
+    match got {
+        None => println!(" [ ] The queue is empty"),
+        Some(message) => {
+            let again = if message.redelivered {
+                " (redelivered)"
+            } else {
+                ""
+            };
+            println!(" [x] Received {}{again}", printable(&message.data));
+            match args.answer {
+                Answer::Ack => {
+                    message.ack(BasicAckOptions::default()).await?;
+                }
+                Answer::Nack => {
+                    let requeue = BasicNackOptions {
+                        requeue: true, // false: drop it, or hand it to a dead-letter exchange
+                        ..Default::default()
+                    };
+                    message.nack(requeue).await?;
+                }
+                Answer::None | Answer::Auto => {}
+            }
+            println!(
+                " [ ] Messages behind it in the queue: {}",
+                message.message_count
+            );
+        }
+    }
+
+    common::close(connection).await;
+    Ok(())
+}

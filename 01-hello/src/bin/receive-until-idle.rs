@@ -1,0 +1,84 @@
+//! Receives the messages of the queue `hello` and ends when none has come for a while.
+//!
+//!     cargo run -p hello --bin receive-until-idle
+//!     cargo run -p hello --bin receive-until-idle -- 2.5
+
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use clap::Parser;
+use futures_lite::StreamExt;
+use hello::printable;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use tokio::signal::ctrl_c;
+use tokio::time::timeout;
+
+/// Receive the messages of the queue `hello` until none has come for a while, or Ctrl-C.
+#[derive(Parser)]
+struct Args {
+    /// How long to wait for a message, in seconds
+    #[arg(default_value = "10", value_parser = seconds)]
+    seconds: Duration,
+}
+
+fn seconds(text: &str) -> anyhow::Result<Duration> {
+    Ok(Duration::try_from_secs_f64(text.parse()?)?)
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), common::Error> {
+    let args = Args::parse();
+    let connection = common::connect(env!("CARGO_BIN_NAME")).await?;
+    let channel = connection.create_channel().await?;
+
+    let mut arguments = FieldTable::default();
+    arguments.insert(
+        "x-queue-type".into(),
+        AMQPValue::LongString("quorum".into()),
+    );
+    channel
+        .queue_declare("hello".into(), QueueDeclareOptions::durable(), arguments)
+        .await
+        .context("cannot declare the queue `hello`")?;
+
+    let mut consumer = channel
+        .basic_consume(
+            "hello".into(),
+            "".into(),
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        )
+        .await?;
+
+    loop {
+        // The stream of a consumer has no end of its own. A limit on the wait for its next item
+        // makes one.
+        let delivery = tokio::select! {
+            delivery = timeout(args.seconds, consumer.next()) => delivery,
+            signal = ctrl_c() => {
+                signal?;
+                break;
+            }
+        };
+        match delivery {
+            Ok(Some(Ok(delivery))) => {
+                println!(" [x] Received {}", printable(&delivery.data));
+                if let Err(error) = delivery.ack(BasicAckOptions::default()).await {
+                    channel.wait_for_recovery(error).await?;
+                }
+            }
+            Ok(Some(Err(error))) => channel.wait_for_recovery(error).await?,
+            Ok(None) => Err(anyhow!(
+                "the broker ended the consumer: was the queue deleted?"
+            ))?,
+            Err(_elapsed) => {
+                println!(" [*] No message for {:?}", args.seconds);
+                break;
+            }
+        }
+    }
+
+    common::close(connection).await;
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! Receives the messages of the queue `hello`, as a stream, until Ctrl-C.
+//!
+//!     cargo run -p hello --bin receive
+
+use anyhow::{Context, anyhow};
+use clap::Parser;
+use futures_lite::StreamExt;
+use hello::printable;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use tokio::signal::ctrl_c;
+
+/// Receive the messages of the queue `hello` until Ctrl-C.
+#[derive(Parser)]
+struct Args {}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), common::Error> {
+    Args::parse();
+    let connection = common::connect(env!("CARGO_BIN_NAME")).await?;
+    let channel = connection.create_channel().await?;
+
+    // The same queue with the same properties as in `send`: whoever comes first creates it.
+    let mut arguments = FieldTable::default();
+    arguments.insert(
+        "x-queue-type".into(),
+        AMQPValue::LongString("quorum".into()),
+    );
+    channel
+        .queue_declare("hello".into(), QueueDeclareOptions::durable(), arguments)
+        .await
+        .context("cannot declare the queue `hello`")?;
+
+    // From here on the broker pushes messages to us as they come; nobody polls.
+    let mut consumer = channel
+        .basic_consume(
+            "hello".into(),
+            "".into(), // the consumer's name: the broker makes one up
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        )
+        .await?;
+    println!(" [*] Waiting for messages. To exit press CTRL+C");
+
+    loop {
+        let delivery = tokio::select! {
+            delivery = consumer.next() => delivery,
+            signal = ctrl_c() => {
+                signal?;
+                break;
+            }
+        };
+        match delivery {
+            Some(Ok(delivery)) => {
+                let again = if delivery.redelivered {
+                    " (redelivered)"
+                } else {
+                    ""
+                };
+                println!(" [x] Received {}{again}", printable(&delivery.data));
+                // Only now may the broker forget the message. Had we died before this line, it
+                // would deliver the message again, to us or to another consumer.
+                if let Err(error) = delivery.ack(BasicAckOptions::default()).await {
+                    channel.wait_for_recovery(error).await?;
+                }
+            }
+            // The connection broke: lapin restores it, and then the stream goes on.
+            Some(Err(error)) => channel.wait_for_recovery(error).await?,
+            None => Err(anyhow!(
+                "the broker ended the consumer: was the queue deleted?"
+            ))?,
+        }
+    }
+
+    common::close(connection).await;
+    Ok(())
+}

@@ -1,0 +1,85 @@
+//! Sends one message to the queue `hello`.
+//!
+//!     cargo run -p hello --bin send
+//!     cargo run -p hello --bin send -- Good morning
+
+use anyhow::{Context, anyhow};
+use clap::Parser;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{BasicProperties, Confirmation};
+
+/// Send one message to the queue `hello`.
+#[derive(Parser)]
+struct Args {
+    /// The message; several words are joined with spaces
+    #[arg(default_values = ["Hello", "World!"])]
+    words: Vec<String>,
+
+    /// Another routing key: the default exchange delivers to the queue of that name
+    #[arg(long, default_value = "hello")]
+    routing_key: String,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), common::Error> {
+    let args = Args::parse();
+    let message = args.words.join(" ");
+    let routing_key =
+        ShortString::try_new(args.routing_key).context("the routing key is too long")?;
+
+    // A connection is a TCP connection to the broker. A channel is a light, virtual connection
+    // inside it; nearly all of AMQP is said on a channel.
+    let connection = common::connect(env!("CARGO_BIN_NAME")).await?;
+    let channel = connection.create_channel().await?;
+
+    // From now on the broker confirms each message that we publish on this channel.
+    channel
+        .confirm_select(ConfirmSelectOptions::default())
+        .await?;
+
+    // Creates the queue if it is missing. If it is there, this only checks that it has the same
+    // properties: we need not know which program was started first, so each of them declares it.
+    let mut arguments = FieldTable::default();
+    arguments.insert(
+        "x-queue-type".into(),
+        AMQPValue::LongString("quorum".into()),
+    );
+    channel
+        .queue_declare("hello".into(), QueueDeclareOptions::durable(), arguments)
+        .await
+        .context("cannot declare the queue `hello`")?;
+
+    // A message goes to an exchange, never straight to a queue. The exchange without a name is the
+    // default one: it delivers to the queue whose name is the routing key.
+    let confirm = channel
+        .basic_publish(
+            "".into(),
+            routing_key.clone(),
+            BasicPublishOptions {
+                mandatory: true, // do not drop a message that no queue takes: send it back to us
+                ..Default::default()
+            },
+            message.as_bytes(),
+            BasicProperties::default().with_delivery_mode(2), // persistent: stored on disk
+        )
+        .await?;
+
+    // The message is sent; whether the broker has it we know only when it says so.
+    match confirm
+        .await
+        .context("no confirm came: the message may be lost")?
+    {
+        Confirmation::Ack(None) => println!(" [x] Sent {message}"),
+        Confirmation::Ack(Some(returned)) => {
+            let reason = returned.reply_text;
+            Err(anyhow!(
+                "{reason}: no queue has the name `{routing_key}`; the message came back"
+            ))?;
+        }
+        other => Err(anyhow!("the broker did not take the message: {other:?}"))?,
+    }
+
+    common::close(connection).await;
+    Ok(())
+}

@@ -1,0 +1,194 @@
+//! Where the servers are and who we are: the connection parameters and credentials that all lessons
+//! share, and the one line a program prints when it cannot go on. The AMQP calls are in the lessons.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::{env, fmt, future::pending, io, time::Duration};
+
+use anyhow::{anyhow, ensure};
+use futures_lite::StreamExt;
+use lapin::{Connection, ConnectionProperties, ErrorKind, Event, tcp::AMQPUriTcpExt, uri::AMQPUri};
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
+
+/// How long the first connection may take. A broker that is reachable answers within milliseconds;
+/// one behind a slow network, within a second or two.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// The address of RabbitMQ: the environment variable `AMQP_URL`, or else the user `guest` at the
+/// default port of this machine. `%2f` is `/`, the name of the default virtual host.
+///
+/// How such a URL is written: <https://www.rabbitmq.com/docs/uri-spec>.
+pub fn amqp_url() -> String {
+    variable("AMQP_URL", "amqp://guest:guest@localhost:5672/%2f")
+}
+
+/// The address of MySQL: the environment variable `MYSQL_URL`, or else the user `guest` and the
+/// database `test` at the default port of this machine.
+pub fn mysql_url() -> String {
+    variable("MYSQL_URL", "mysql://guest:guest@localhost:3306/test")
+}
+
+fn variable(name: &str, default: &str) -> String {
+    env::var_os(name).map_or(default.to_owned(), |value| {
+        value.to_string_lossy().into_owned()
+    })
+}
+
+/// Connects to RabbitMQ at [`amqp_url`]. `program` is the name of the connection: the management
+/// page shows it.
+///
+/// A connection that is lost later comes back by itself, with its channels, queues, bindings,
+/// consumers and prefetch: this is lapin's recovery, see [`ConnectionProperties::enable_auto_recover`].
+/// It goes on trying for as long as the program runs, with pauses of 0.1 to 5 seconds.
+///
+/// # Errors
+///
+/// The *first* connection is tried once, so that a wrong address is known at once: the error names
+/// the address without its password, the cause, and what to do.
+pub async fn connect(program: &str) -> anyhow::Result<Connection> {
+    let uri = parse(&amqp_url())?;
+    let properties = ConnectionProperties::default()
+        .with_connection_name(program.into())
+        .enable_auto_recover()
+        .configure_backoff(|backoff| {
+            backoff
+                .with_min_delay(Duration::from_millis(100))
+                .with_max_delay(Duration::from_secs(5))
+                .without_max_times()
+        });
+
+    // lapin works on a runtime of its own that is never shut down: a program may end in the middle
+    // of a recovery, and what was waiting on the runtime of `main` then would panic.
+    let background = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    let runtime = {
+        let _entered = Box::leak(Box::new(background)).enter();
+        lapin::runtime::default_runtime()?
+    };
+
+    // With recovery on, lapin repeats the first connection too when it fails, and tells nobody. So
+    // we open the socket for lapin and listen to how that goes.
+    let (failed, mut failure) = mpsc::unbounded_channel();
+    let lost = Arc::new(AtomicBool::new(false));
+    let is_lost = lost.clone();
+    let open_socket = async move |uri: AMQPUri, runtime| {
+        if failed.is_closed() && !is_lost.swap(true, Ordering::Relaxed) {
+            eprintln!(" [!] Lost the connection to RabbitMQ. Reconnecting ...");
+        }
+        let socket = uri
+            .connect_async(&runtime)
+            .await
+            .map_err(lapin::Error::from);
+        if let Err(error) = &socket
+            && failed.send(error.clone()).is_ok()
+        {
+            pending::<()>().await; // the first connection is not repeated
+        }
+        socket
+    };
+    let result = tokio::select! {
+        result = Connection::connector(uri.clone(), runtime, open_socket, properties) => result,
+        Some(error) = failure.recv() => Err(error),
+        () = sleep(CONNECT_TIMEOUT) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+    };
+    let connection = result.map_err(|error| {
+        let (cause, advice) = explain(&error);
+        anyhow!("cannot connect to {}: {cause}. {advice}", masked(&uri))
+    })?;
+
+    let mut events = connection.events_listener().boxed();
+    tokio::spawn(async move {
+        while let Some(event) = events.next().await {
+            if matches!(event, Event::Connected) && lost.swap(false, Ordering::Relaxed) {
+                eprintln!(" [!] Connected again");
+            }
+        }
+    });
+    Ok(connection)
+}
+
+/// Closes the connection, so that the broker knows that we are gone on purpose. Waits no longer than
+/// three seconds: a broker that does not answer will find out by itself.
+pub async fn close(connection: Connection) {
+    let _ = timeout(
+        Duration::from_secs(3),
+        connection.close(200, "Goodbye".into()),
+    )
+    .await;
+}
+
+/// Reads the URL as lapin does. The text of a URL that cannot be read is not repeated in the error:
+/// nobody knows where in it the password is.
+fn parse(url: &str) -> anyhow::Result<AMQPUri> {
+    const FORM: &str = "AMQP_URL must be amqp://user:password@host:port/vhost (or amqps://), with \
+                        other characters than letters and digits percent-encoded";
+    // Where the host ends, by the rules of URLs. An `@` behind it belongs to a password.
+    let host = url.split_once("://").map_or("", |(_, rest)| rest);
+    let (host, rest) = host.split_at(host.find(['/', '?', '#']).unwrap_or(host.len()));
+    ensure!(!host.is_empty() && !rest.contains('@'), "{FORM}");
+    // lapin 4.12 would connect to `localhost` instead.
+    ensure!(
+        !host.contains('['),
+        "{FORM}, and a name instead of an IPv6 address"
+    );
+    url.parse().map_err(|cause| anyhow!("{FORM}: {cause}"))
+}
+
+/// The URL as it may be shown: without the password.
+fn masked(uri: &AMQPUri) -> String {
+    let mut uri = uri.clone();
+    uri.authority.userinfo.password = "password".to_owned();
+    uri.to_string().replacen(":password@", ":***@", 1)
+}
+
+/// Why a connection failed, and what to do about it.
+fn explain(error: &lapin::Error) -> (String, &'static str) {
+    match error.kind() {
+        // Reply codes: https://www.rabbitmq.com/amqp-0-9-1-reference#constants
+        ErrorKind::ProtocolError(reply) => {
+            let advice = match reply.get_id() {
+                403 => "Check the user and the password in AMQP_URL",
+                530 => "Check the virtual host, the last part of AMQP_URL (the default one is %2f)",
+                _ => "The log of the broker says more",
+            };
+            let cause = reply.get_message().to_string();
+            (cause.trim_end_matches('.').to_owned(), advice)
+        }
+        ErrorKind::IOError(cause) if cause.to_string().contains("certificate") => (
+            cause.to_string(),
+            "If the server's certificate is from an authority of your own, name its file in SSL_CERT_FILE",
+        ),
+        _ => (
+            error.to_string(),
+            "Is RabbitMQ running there? `cargo lab up` starts it; AMQP_URL names another address",
+        ),
+    }
+}
+
+/// The error that `main` returns: any other error, printed as one line with its causes.
+pub struct Error(anyhow::Error);
+
+impl<E: Into<anyhow::Error>> From<E> for Error {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+// Rust prints what `main` returns with `Debug`.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = self.0.to_string();
+        for cause in self.0.chain().skip(1).map(ToString::to_string) {
+            // lapin's errors name their cause already
+            if !line.contains(&cause) {
+                line = format!("{line}: {cause}");
+            }
+        }
+        f.write_str(&line)
+    }
+}

@@ -1,0 +1,209 @@
+//! The command line of the lab: `cargo lab`.
+
+use std::env;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::thread;
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand, ValueEnum};
+use lab::guard::{self, Guard};
+use lab::instance::{Backend, Instance, Service};
+use lab::play::{self, INSTANCE, Shown};
+use lab::process::{cargo, run};
+use lab::progress::Tasks;
+use lab::readme::Readme;
+use lab::{find_lessons, package, root, servers};
+
+/// The lab of the RabbitMQ course: it starts the servers, and plays and tests the lessons.
+#[derive(Parser)]
+#[command(bin_name = "cargo lab")]
+struct Args {
+    #[command(subcommand)]
+    command: Cmd,
+}
+
+#[derive(Subcommand)]
+enum Cmd {
+    /// Set up what is missing, then play a lesson's README, every terminal live
+    ///
+    /// A lesson is played with servers of its own, at free ports, which are gone when it ends.
+    Play {
+        /// Lessons by number or name; all of them, if none is named
+        lessons: Vec<String>,
+    },
+    /// Set up what is missing, then run every test
+    Test {
+        /// Passed on to `cargo test`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Find or start RabbitMQ and MySQL, for working by hand
+    Up,
+    /// Stop what `up` has started
+    Down {
+        /// Also forget the data: queues, messages, tables
+        #[arg(long)]
+        wipe: bool,
+    },
+    /// Show what runs where, and each queue with its messages and consumers
+    Status,
+    /// Break it on purpose: stop a server that `up` has started, and start it again
+    Restart {
+        /// Do not stop it cleanly: kill -9
+        #[arg(long)]
+        kill: bool,
+        server: Server,
+    },
+    /// Run RabbitMQ's own command line tool against the RabbitMQ that `up` has started
+    Rabbitmqctl {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        arguments: Vec<String>,
+    },
+    /// Watch over temporary servers until standard input ends
+    #[command(hide = true)]
+    Guard { folder: PathBuf },
+}
+
+#[derive(Clone, ValueEnum)]
+enum Server {
+    Rabbitmq,
+    Mysql,
+}
+
+fn main() -> ExitCode {
+    match command(Args::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("Error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn command(command: Cmd) -> Result<ExitCode> {
+    match command {
+        Cmd::Play { lessons } => play(&lessons)?,
+        Cmd::Test { arguments } => return test(&arguments),
+        Cmd::Up => servers::up(&Tasks::default())?,
+        Cmd::Down { wipe } => servers::down(wipe)?,
+        Cmd::Status => servers::status()?,
+        Cmd::Restart { kill, server } => {
+            let service = match server {
+                Server::Rabbitmq => Service::Rabbitmq,
+                Server::Mysql => Service::Mysql,
+            };
+            servers::restart(service, kill)?;
+        }
+        Cmd::Rabbitmqctl { arguments } => {
+            let code = servers::rabbitmqctl(&arguments)?;
+            return Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)));
+        }
+        Cmd::Guard { folder } => guard::main(folder)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Temporary servers, installed first if need be, and their guard.
+fn temporary(tasks: &Tasks) -> Result<(Instance, Guard)> {
+    let backend = match Backend::installed() {
+        Some(backend) => backend,
+        None => {
+            servers::install(&Service::ALL, tasks)?;
+            Backend::Local
+        }
+    };
+    let instance = Instance::temporary(backend)?;
+    let guard = Guard::over(&env::current_exe()?, &instance.folder)?;
+    instance.start(&Service::ALL, tasks)?;
+    Ok((instance, guard))
+}
+
+/// Runs cargo to compile `what` while the servers are installed and started.
+fn set_up(tasks: &Tasks, what: &str, mut build: Command) -> Result<(Instance, Guard)> {
+    thread::scope(|scope| {
+        let building = scope.spawn(move || {
+            let task = tasks.start(format!("Compiling {what}"));
+            build.current_dir(root());
+            run(&task, build)?;
+            task.done(&format!("Compiled {what}"));
+            Ok(())
+        });
+        let servers = temporary(tasks);
+        match building.join() {
+            Ok(Ok(())) => servers,
+            Ok(Err(error)) => Err(error),
+            Err(_) => bail!("a thread of the lab has panicked"),
+        }
+    })
+}
+
+fn play(lessons: &[String]) -> Result<()> {
+    let folders = find_lessons(lessons)?;
+    let tasks = Tasks::default();
+    let mut build = cargo();
+    build.args(["build", "--bins"]);
+    for folder in &folders {
+        build.args(["--package", package(folder)]);
+    }
+    let (instance, guard) = set_up(&tasks, "the lessons", build)?;
+
+    let colour = std::io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none();
+    for folder in &folders {
+        let readme = Readme::read(&folder.join("README.md"))?;
+        play_live(&readme, &instance, &guard, colour)?;
+    }
+    println!("\nEvery line came as the README says.");
+    Ok(())
+}
+
+/// Each line under the name of its terminal.
+fn play_live(readme: &Readme, instance: &Instance, guard: &Guard, colour: bool) -> Result<()> {
+    let mut terminals: Vec<&str> = Vec::new();
+    for step in &readme.steps {
+        if !terminals.contains(&step.terminal.as_str()) {
+            terminals.push(&step.terminal);
+        }
+    }
+    let width = terminals
+        .iter()
+        .map(|name| name.len())
+        .max()
+        .unwrap_or_default();
+    let mut show = |shown: Shown| match shown {
+        Shown::Heading(title) if colour => println!("\n\x1b[1m{title}\x1b[0m"),
+        Shown::Heading(title) => println!("\n{title}"),
+        Shown::Line { terminal, text } => {
+            let index = terminals
+                .iter()
+                .position(|name| *name == terminal)
+                .unwrap_or_default();
+            match colour {
+                true => println!("\x1b[{}m{terminal:>width$} |\x1b[0m {text}", 32 + index % 5),
+                false => println!("{terminal:>width$} | {text}"),
+            }
+        }
+    };
+    play::play(readme, instance, guard, &mut show)
+}
+
+fn test(arguments: &[String]) -> Result<ExitCode> {
+    let tasks = Tasks::default();
+    let mut build = cargo();
+    build.args(["test", "--workspace", "--no-run"]);
+    let (instance, guard) = set_up(&tasks, "the tests", build)?;
+    let status = cargo()
+        .current_dir(root())
+        .args(["test", "--workspace"])
+        .args(arguments)
+        .env(INSTANCE, &instance.folder)
+        .status()
+        .context("cannot start cargo")?;
+    drop(guard);
+    Ok(if status.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

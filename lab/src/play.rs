@@ -1,0 +1,277 @@
+//! Plays a README: runs its commands in as many terminals as it has, and compares every line.
+
+use std::collections::HashMap;
+use std::io::{self, BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use crate::guard::Guard;
+use crate::instance::{Instance, Ports};
+use crate::process::{wait_until, without_cargo};
+use crate::readme::{Action, Readme, Step, matches};
+use crate::root;
+
+/// How long a terminal may take for its next line, and a program for its end.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Tells the lab that it is run by a README that is played, and where the servers of that are.
+pub const INSTANCE: &str = "LAB_INSTANCE";
+
+/// What happened, for whoever watches.
+pub enum Shown<'a> {
+    Heading(&'a str),
+    /// A line in a terminal: the command, the output or `^C`.
+    Line {
+        terminal: &'a str,
+        text: &'a str,
+    },
+}
+
+struct Player<'a> {
+    readme: &'a Readme,
+    instance: &'a Instance,
+    guard: &'a Guard,
+    show: &'a mut dyn FnMut(Shown),
+    running: HashMap<String, Program>,
+}
+
+/// A command in its terminal.
+struct Program {
+    child: Child,
+    lines: Receiver<String>,
+    /// Where the README starts it.
+    line: usize,
+    /// The README shows an error, so its exit code must say so too.
+    fails: bool,
+}
+
+/// Plays the README with these servers.
+///
+/// # Errors
+///
+/// The first line that is not what the README says: the place in the README, what was expected, and
+/// what came.
+pub fn play(
+    readme: &Readme,
+    instance: &Instance,
+    guard: &Guard,
+    show: &mut dyn FnMut(Shown),
+) -> Result<()> {
+    let mut player = Player {
+        readme,
+        instance,
+        guard,
+        show,
+        running: HashMap::new(),
+    };
+    let result = player.steps();
+    for (_, program) in player.running.drain() {
+        // Only after an error: what still runs has nobody to end it.
+        let _ = killpg(Pid::from_raw(program.child.id() as i32), Signal::SIGKILL);
+        guard.release(program.child.id());
+    }
+    result
+}
+
+impl Player<'_> {
+    fn steps(&mut self) -> Result<()> {
+        let readme = self.readme;
+        for (index, step) in readme.steps.iter().enumerate() {
+            let terminal = step.terminal.as_str();
+            match &step.action {
+                Action::Heading(title) => (self.show)(Shown::Heading(title)),
+                Action::Run(command) => {
+                    self.finish(terminal, step.line)?;
+                    (self.show)(Shown::Line {
+                        terminal,
+                        text: &format!("$ {command}"),
+                    });
+                    self.run(step, command)?;
+                }
+                Action::Interrupt => {
+                    (self.show)(Shown::Line {
+                        terminal,
+                        text: "^C",
+                    });
+                    let program = self.program(step)?;
+                    killpg(Pid::from_raw(program.child.id() as i32), Signal::SIGINT).with_context(
+                        || format!("{}: the program has ended by itself", readme.at(step.line)),
+                    )?;
+                }
+                Action::Expect(expected) => self.expect(step, expected)?,
+            }
+            // What the README does not go on with must end by itself.
+            let mut later = readme.steps[index + 1..].iter();
+            let next = later.find(|later| {
+                later.terminal == terminal && !matches!(later.action, Action::Heading(_))
+            });
+            let goes_on = next.is_some_and(|next| !matches!(next.action, Action::Run(_)));
+            if step.ends_block && !goes_on {
+                self.finish(terminal, step.line)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn program(&mut self, step: &Step) -> Result<&mut Program> {
+        let at = self.readme.at(step.line);
+        self.running
+            .get_mut(&step.terminal)
+            .with_context(|| format!("{at}: no program runs in this terminal any more"))
+    }
+
+    fn run(&mut self, step: &Step, command: &str) -> Result<()> {
+        let (reader, writer) = io::pipe()?;
+        let mut shell = Command::new("sh");
+        shell
+            .arg("-c")
+            // The shell outlives ^C as in a terminal, and ends with the exit code of the command.
+            .arg(format!("trap : INT\n{}", self.with_ports(command)))
+            .current_dir(root())
+            .env("AMQP_URL", self.instance.amqp_url())
+            .env("MYSQL_URL", self.instance.mysql_url())
+            .env(INSTANCE, &self.instance.folder)
+            .env("CARGO_TERM_QUIET", "true") // no `Finished`, no `Running`
+            .env("RUST_BACKTRACE", "0")
+            .stdin(Stdio::null())
+            .stdout(writer.try_clone()?)
+            .stderr(writer)
+            .process_group(0); // so that ^C reaches all of it and nothing else
+        without_cargo(&mut shell);
+        let child = shell
+            .spawn()
+            .with_context(|| format!("{}: cannot start `sh`", self.readme.at(step.line)))?;
+        drop(shell); // and with it our own ends of the pipe
+        self.guard.adopt(child.id());
+
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            for line in BufReader::new(reader).split(b'\n').map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line).into_owned();
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let fails = self
+            .readme
+            .steps
+            .iter()
+            .filter(|later| later.line > step.line && later.terminal == step.terminal)
+            .map_while(|later| match &later.action {
+                Action::Run(_) => None,
+                Action::Expect(line) => {
+                    Some(line.starts_with("Error: ") || line.starts_with("error: "))
+                }
+                _ => Some(false),
+            })
+            .any(|error| error);
+        let program = Program {
+            child,
+            lines,
+            line: step.line,
+            fails,
+        };
+        self.running.insert(step.terminal.clone(), program);
+        Ok(())
+    }
+
+    fn expect(&mut self, step: &Step, expected: &str) -> Result<()> {
+        let at = self.readme.at(step.line);
+        let line = match self.program(step)?.lines.recv_timeout(LIMIT) {
+            Ok(line) => self.without_ports(&line),
+            Err(RecvTimeoutError::Timeout) => {
+                bail!(
+                    "{at}: nothing came within {} s\n  expected: {expected}",
+                    LIMIT.as_secs()
+                )
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                bail!("{at}: the program ended before this line\n  expected: {expected}")
+            }
+        };
+        (self.show)(Shown::Line {
+            terminal: &step.terminal,
+            text: &line,
+        });
+        if !matches(expected, &line) {
+            bail!("{at}: another line came\n  expected: {expected}\n  came:     {line}");
+        }
+        Ok(())
+    }
+
+    /// Waits for the end of what runs in a terminal: with no more lines, and the right exit code.
+    fn finish(&mut self, terminal: &str, line: usize) -> Result<()> {
+        let Some(mut program) = self.running.remove(terminal) else {
+            return Ok(());
+        };
+        let at = self.readme.at(line);
+        let group = Pid::from_raw(program.child.id() as i32);
+        let result = match program.lines.recv_timeout(LIMIT) {
+            Ok(line) => {
+                let line = self.without_ports(&line);
+                (self.show)(Shown::Line {
+                    terminal,
+                    text: &line,
+                });
+                Err(anyhow::anyhow!(
+                    "{at}: after this line another one came\n  came:     {line}"
+                ))
+            }
+            Err(RecvTimeoutError::Timeout) => Err(anyhow::anyhow!(
+                "{at}: the program is still running after {} s; its README neither goes on with it nor ends it with ^C",
+                LIMIT.as_secs()
+            )),
+            Err(RecvTimeoutError::Disconnected) => Ok(()),
+        };
+        if result.is_err() {
+            let _ = killpg(group, Signal::SIGKILL);
+        }
+        wait_until(LIMIT, || !matches!(program.child.try_wait(), Ok(None)))
+            .with_context(|| format!("{at}: the program does not end"))?;
+        self.guard.release(program.child.id());
+        result?;
+        let status = program.child.wait()?;
+        if status.success() == program.fails {
+            let at = self.readme.at(program.line);
+            bail!(
+                "{at}: the command ended with {status}, which is not what its lines in the README say"
+            );
+        }
+        Ok(())
+    }
+
+    /// READMEs speak of the default ports; the servers are elsewhere.
+    fn ports(&self) -> [(String, String); 3] {
+        let (default, ours) = (Ports::DEFAULT, self.instance.ports);
+        [
+            (default.amqp, ours.amqp),
+            (default.management, ours.management),
+            (default.mysql, ours.mysql),
+        ]
+        .map(|(default, ours)| (format!("localhost:{default}"), format!("localhost:{ours}")))
+    }
+
+    fn with_ports(&self, command: &str) -> String {
+        let ports = self.ports();
+        ports
+            .iter()
+            .fold(command.to_owned(), |text, (default, ours)| {
+                text.replace(default, ours)
+            })
+    }
+
+    fn without_ports(&self, line: &str) -> String {
+        let ports = self.ports();
+        ports.iter().fold(line.to_owned(), |text, (default, ours)| {
+            text.replace(ours, default)
+        })
+    }
+}

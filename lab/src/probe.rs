@@ -1,0 +1,198 @@
+//! Is there a server at an address, which version, and does it let us in?
+//!
+//! The lab is compiled before a reader sees anything, so it has no AMQP client. To open a connection
+//! and close it again takes seven frames: <https://www.rabbitmq.com/amqp-0-9-1-reference>.
+
+use std::io::{self, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::process::find_program;
+use crate::url::Url;
+
+/// What was found at an address.
+#[derive(Debug, PartialEq)]
+pub enum Answer {
+    /// Nothing accepts connections there.
+    Nothing,
+    /// The server lets us in. Its name and version.
+    Server(String),
+    /// It is a server of the right kind, but it does not let us in.
+    Refused(String),
+    /// Something else listens there.
+    Other(String),
+}
+
+fn connect(url: &Url) -> Option<TcpStream> {
+    let limit = Duration::from_secs(3);
+    let stream = (url.host.as_str(), url.port)
+        .to_socket_addrs()
+        .ok()?
+        .find_map(|address| TcpStream::connect_timeout(&address, limit).ok())?;
+    stream.set_read_timeout(Some(limit)).ok()?;
+    Some(stream)
+}
+
+/// Looks for RabbitMQ.
+pub fn rabbitmq(url: &Url) -> Answer {
+    match connect(url) {
+        None => Answer::Nothing,
+        // To speak TLS the lab would need a TLS library; the lessons have one.
+        Some(_) if url.scheme == "amqps" => Answer::Server("RabbitMQ over TLS".to_owned()),
+        Some(stream) => open_amqp(stream, url)
+            .unwrap_or_else(|error| Answer::Other(format!("no AMQP server: {error}"))),
+    }
+}
+
+fn open_amqp(mut stream: TcpStream, url: &Url) -> io::Result<Answer> {
+    stream.write_all(b"AMQP\x00\x00\x09\x01")?;
+    let start = expect(read_method(&mut stream)?, 10)?;
+    let version = server_property(&start, "version").unwrap_or_default();
+    let product = server_property(&start, "product").unwrap_or_else(|| "AMQP server".to_owned());
+
+    // With this capability, RabbitMQ says why it refuses us instead of hanging up.
+    let capability = [&short("authentication_failure_close")[..], b"t\x01"].concat();
+    let capabilities = [&short("capabilities")[..], b"F", &long(&capability)].concat();
+    let response = format!("\0{}\0{}", url.user, url.password);
+    let start_ok = [
+        long(&capabilities),
+        short("PLAIN"),
+        long(response.as_bytes()),
+        short("en_US"),
+    ];
+    write_method(&mut stream, 11, &start_ok.concat())?;
+
+    let (method, tune) = read_method(&mut stream)?;
+    if method == 50 {
+        return Ok(Answer::Refused(close_reason(&tune)));
+    }
+    let mut tune_ok = expect((method, tune), 30)?;
+    tune_ok[6..8].fill(0); // no heartbeat
+    write_method(&mut stream, 31, &tune_ok)?;
+    write_method(
+        &mut stream,
+        40,
+        &[short(&url.path), short(""), vec![0]].concat(),
+    )?;
+    let (method, open_ok) = read_method(&mut stream)?;
+    if method == 50 {
+        return Ok(Answer::Refused(close_reason(&open_ok)));
+    }
+    let goodbye = [&200u16.to_be_bytes()[..], &short("Goodbye"), &[0; 4]].concat();
+    write_method(&mut stream, 50, &goodbye)?;
+    let _ = read_method(&mut stream);
+    Ok(Answer::Server(format!("{product} {version}")))
+}
+
+fn write_method(stream: &mut TcpStream, method: u16, arguments: &[u8]) -> io::Result<()> {
+    let payload = [&10u16.to_be_bytes()[..], &method.to_be_bytes(), arguments].concat();
+    stream.write_all(&[&[1, 0, 0][..], &long(&payload), &[0xCE]].concat())
+}
+
+/// The method of the class `connection` in the next frame, and its arguments.
+fn read_method(stream: &mut TcpStream) -> io::Result<(u16, Vec<u8>)> {
+    let mut head = [0; 7];
+    stream.read_exact(&mut head)?;
+    let size = u32::from_be_bytes([head[3], head[4], head[5], head[6]]) as usize;
+    if head[..3] != [1, 0, 0] || !(4..=0x20000).contains(&size) {
+        return Err(io::Error::other("it answers something else"));
+    }
+    let mut payload = vec![0; size + 1];
+    stream.read_exact(&mut payload)?;
+    Ok((
+        u16::from_be_bytes([payload[2], payload[3]]),
+        payload[4..size].to_vec(),
+    ))
+}
+
+fn expect((method, arguments): (u16, Vec<u8>), expected: u16) -> io::Result<Vec<u8>> {
+    match method == expected && arguments.len() >= 8 {
+        true => Ok(arguments),
+        false => Err(io::Error::other("it answers something else")),
+    }
+}
+
+fn short(text: &str) -> Vec<u8> {
+    [&[text.len() as u8], text.as_bytes()].concat()
+}
+
+fn long(bytes: &[u8]) -> Vec<u8> {
+    [&(bytes.len() as u32).to_be_bytes()[..], bytes].concat()
+}
+
+/// A text among the server's properties: its name, the type `S`, the length, the text.
+fn server_property(start: &[u8], name: &str) -> Option<String> {
+    let key = [&short(name)[..], b"S"].concat();
+    let at = start.windows(key.len()).position(|window| window == key)? + key.len();
+    let length = u32::from_be_bytes(start.get(at..at + 4)?.try_into().ok()?) as usize;
+    Some(String::from_utf8_lossy(start.get(at + 4..at + 4 + length)?).into_owned())
+}
+
+fn close_reason(close: &[u8]) -> String {
+    let length = close.get(2).copied().unwrap_or_default() as usize;
+    let text = close.get(3..3 + length).unwrap_or_default();
+    String::from_utf8_lossy(text)
+        .trim_end_matches('.')
+        .to_owned()
+}
+
+/// Looks for MySQL or MariaDB. The server greets first, with its version; to log in, MySQL's own
+/// client is asked, if there is one on this machine.
+pub fn mysql(url: &Url) -> Answer {
+    let Some(mut stream) = connect(url) else {
+        return Answer::Nothing;
+    };
+    // Three bytes of length, a number, then the protocol's version (10) or an error (255):
+    // https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_connection_phase.html
+    let mut packet = [0; 128];
+    let size = stream.read(&mut packet).unwrap_or_default();
+    let version = match packet[..size].get(4) {
+        Some(10) => packet[5..size]
+            .split(|&byte| byte == 0)
+            .next()
+            .unwrap_or_default(),
+        Some(255) => {
+            return Answer::Refused(String::from_utf8_lossy(&packet[7..size]).into_owned());
+        }
+        _ => return Answer::Other("no MySQL server".to_owned()),
+    };
+    let version = String::from_utf8_lossy(version).replace("5.5.5-", "");
+    let name = match version.split_once("-MariaDB") {
+        Some((number, _)) => format!("MariaDB {number}"),
+        None => format!("MySQL {version}"),
+    };
+    let Some(client) = find_program(&[], &["mysql", "mariadb"]) else {
+        return Answer::Server(format!(
+            "{name} (user and password not checked: no `mysql` client here)"
+        ));
+    };
+    let login = Command::new(client)
+        .args([
+            "--no-defaults",
+            "--protocol=tcp",
+            "--connect-timeout=3",
+            "-h",
+            &url.host,
+        ])
+        .args([
+            "-P",
+            &url.port.to_string(),
+            "-u",
+            &url.user,
+            "-e",
+            "SELECT 1",
+            &url.path,
+        ])
+        .env("MYSQL_PWD", &url.password) // not in the list of processes
+        .output();
+    match login {
+        Ok(output) if output.status.success() => Answer::Server(name),
+        Ok(output) => Answer::Refused(
+            String::from_utf8_lossy(&output.stderr)
+                .trim()
+                .replace('\n', " "),
+        ),
+        Err(error) => Answer::Refused(error.to_string()),
+    }
+}

@@ -1,0 +1,96 @@
+//! What is being done, for how long already: on a terminal a line each that moves, elsewhere a line
+//! at the beginning, one every ten seconds, and one at the end.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+/// Several things done side by side.
+#[derive(Default)]
+pub struct Tasks {
+    bars: MultiProgress,
+    quiet: bool,
+}
+
+/// One of them.
+pub struct Task {
+    bar: ProgressBar,
+    what: String,
+    started: Instant,
+    told: Mutex<Instant>,
+    quiet: bool,
+}
+
+impl Tasks {
+    /// Leaves no line behind: what came of it is said elsewhere.
+    pub fn quiet() -> Self {
+        Self {
+            quiet: true,
+            ..Self::default()
+        }
+    }
+
+    pub fn start(&self, what: impl Into<String>) -> Task {
+        let what = what.into();
+        let bar = self.bars.add(ProgressBar::new_spinner());
+        if let Ok(style) =
+            ProgressStyle::with_template("{spinner} {prefix} ({elapsed}) {wide_msg:.dim}")
+        {
+            bar.set_style(style);
+        }
+        bar.set_prefix(what.clone());
+        bar.enable_steady_tick(Duration::from_millis(100));
+        let now = Instant::now();
+        let task = Task {
+            bar,
+            what,
+            started: now,
+            told: Mutex::new(now),
+            quiet: self.quiet,
+        };
+        if task.bar.is_hidden() && !task.quiet {
+            eprintln!("{} ...", task.what);
+        }
+        task
+    }
+}
+
+impl Task {
+    /// How far it is.
+    pub fn say(&self, state: &str) {
+        let state = state.trim();
+        self.bar.set_message(state.to_owned());
+        if let Ok(mut told) = self.told.lock()
+            && self.bar.is_hidden()
+            && !self.quiet
+            && told.elapsed() > Duration::from_secs(10)
+        {
+            *told = Instant::now();
+            eprintln!(
+                "{} ... {} s: {state}",
+                self.what,
+                self.started.elapsed().as_secs()
+            );
+        }
+    }
+
+    /// It is done; `result` says what came of it.
+    pub fn done(self, result: &str) {
+        let line = format!("{result} ({:.0?})", self.started.elapsed());
+        if self.quiet {
+            // a terminal has shown it for as long as it took
+        } else if self.bar.is_hidden() {
+            eprintln!("{line}");
+        } else {
+            self.bar.println(line);
+        }
+        self.bar.finish_and_clear();
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}

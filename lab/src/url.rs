@@ -1,0 +1,81 @@
+//! The two URLs of the course, read as far as the lab needs them.
+
+use std::env;
+
+use anyhow::{Context, Result};
+
+/// The parts of `amqp://user:password@host:port/vhost` or `mysql://user:password@host:port/database`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Url {
+    pub scheme: String,
+    pub user: String,
+    pub password: String,
+    pub host: String,
+    pub port: u16,
+    /// The virtual host or the database.
+    pub path: String,
+}
+
+impl Url {
+    /// The URL in the variable, if it is set. The error does not repeat it: it holds a password.
+    pub fn from_env(variable: &str, schemes: &[&str]) -> Result<Option<Self>> {
+        let Some(value) = env::var_os(variable) else {
+            return Ok(None);
+        };
+        let wanted = schemes.join(":// or ");
+        Self::parse(&value.to_string_lossy())
+            .filter(|url| schemes.contains(&url.scheme.as_str()))
+            .map(Some)
+            .with_context(|| format!("{variable} is not a URL that begins with {wanted}://"))
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        let (scheme, rest) = text.split_once("://")?;
+        let rest = rest.split(['?', '#']).next()?;
+        let (authority, path) = match rest.split_once('/') {
+            Some((authority, path)) => (authority, Some(decode(path)?)),
+            None => (rest, None),
+        };
+        let (credentials, address) = authority
+            .rsplit_once('@')
+            .unwrap_or(("guest:guest", authority));
+        let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
+        let (host, port) = match address.rsplit_once(':') {
+            Some((host, port)) if !port.contains(']') => (host, Some(port.parse().ok()?)),
+            _ => (address, None),
+        };
+        let (default_port, default_path) = match scheme {
+            "amqp" => (5672, "/"),
+            "amqps" => (5671, "/"),
+            _ => (3306, ""),
+        };
+        Some(Self {
+            scheme: scheme.to_owned(),
+            user: decode(user)?,
+            password: decode(password)?,
+            host: host.trim_matches(['[', ']']).to_owned(),
+            port: port.unwrap_or(default_port),
+            path: path.unwrap_or_else(|| default_path.to_owned()),
+        })
+    }
+
+    /// Host and port.
+    pub fn address(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+}
+
+fn decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::new();
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let digits = [rest.next()?, rest.next()?];
+                u8::from_str_radix(str::from_utf8(&digits).ok()?, 16).ok()?
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
