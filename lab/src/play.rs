@@ -39,6 +39,8 @@ struct Player<'a> {
     instance: &'a Instance,
     guard: &'a Guard,
     show: &'a mut dyn FnMut(Shown),
+    /// Shown when something happens below it.
+    heading: Option<&'a str>,
     running: HashMap<String, Program>,
 }
 
@@ -69,6 +71,7 @@ pub fn play(
         instance,
         guard,
         show,
+        heading: None,
         running: HashMap::new(),
     };
     let result = player.steps();
@@ -86,20 +89,14 @@ impl Player<'_> {
         for (index, step) in readme.steps.iter().enumerate() {
             let terminal = step.terminal.as_str();
             match &step.action {
-                Action::Heading(title) => (self.show)(Shown::Heading(title)),
+                Action::Heading(title) => self.heading = Some(title),
                 Action::Run(command) => {
                     self.finish(terminal, step.line)?;
-                    (self.show)(Shown::Line {
-                        terminal,
-                        text: &format!("$ {command}"),
-                    });
+                    self.line(terminal, &format!("$ {command}"));
                     self.run(step, command)?;
                 }
                 Action::Interrupt => {
-                    (self.show)(Shown::Line {
-                        terminal,
-                        text: "^C",
-                    });
+                    self.line(terminal, "^C");
                     let program = self.program(step)?;
                     killpg(Pid::from_raw(program.child.id() as i32), Signal::SIGINT).with_context(
                         || format!("{}: the program has ended by itself", readme.at(step.line)),
@@ -118,6 +115,13 @@ impl Player<'_> {
             }
         }
         Ok(())
+    }
+
+    fn line(&mut self, terminal: &str, text: &str) {
+        if let Some(heading) = self.heading.take() {
+            (self.show)(Shown::Heading(heading));
+        }
+        (self.show)(Shown::Line { terminal, text });
     }
 
     fn program(&mut self, step: &Step) -> Result<&mut Program> {
@@ -197,10 +201,7 @@ impl Player<'_> {
                 bail!("{at}: the program ended before this line\n  expected: {expected}")
             }
         };
-        (self.show)(Shown::Line {
-            terminal: &step.terminal,
-            text: &line,
-        });
+        self.line(&step.terminal, &line);
         if !matches(expected, &line) {
             bail!("{at}: another line came\n  expected: {expected}\n  came:     {line}");
         }
@@ -217,10 +218,7 @@ impl Player<'_> {
         let result = match program.lines.recv_timeout(LIMIT) {
             Ok(line) => {
                 let line = self.without_ports(&line);
-                (self.show)(Shown::Line {
-                    terminal,
-                    text: &line,
-                });
+                self.line(terminal, &line);
                 Err(anyhow::anyhow!(
                     "{at}: after this line another one came\n  came:     {line}"
                 ))

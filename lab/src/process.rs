@@ -1,6 +1,5 @@
 //! Processes that outlive us, and how to end exactly those and no others.
 
-use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
@@ -162,7 +161,7 @@ pub fn without_cargo(command: &mut Command) {
 
 /// The first of these programs that is in one of these folders, or else in PATH.
 pub fn find_program(folders: &[&str], names: &[&str]) -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_else(OsString::new);
+    let path = env::var_os("PATH").unwrap_or_default();
     let folders = folders.iter().map(PathBuf::from);
     let folders: Vec<_> = folders.chain(env::split_paths(&path)).collect();
     names

@@ -2,8 +2,11 @@
 //!
 //!     cargo run -p hello --bin receive-callback
 
+use std::pin::pin;
+
 use anyhow::{Context, anyhow};
 use clap::Parser;
+use futures_lite::future::poll_once;
 use hello::printable;
 use lapin::message::DeliveryResult;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, QueueDeclareOptions};
@@ -59,6 +62,9 @@ async fn main() -> Result<(), common::Error> {
             }
         }
     });
+    // From here on Ctrl-C no longer kills the program. It is looked at between two messages.
+    let mut interrupted = pin!(ctrl_c());
+    poll_once(&mut interrupted).await;
     println!(" [*] Waiting for messages. To exit press CTRL+C");
 
     loop {
@@ -67,7 +73,7 @@ async fn main() -> Result<(), common::Error> {
                 Some(error) => channel.wait_for_recovery(error).await?,
                 None => Err(anyhow!("the broker ended the consumer: was the queue deleted?"))?,
             },
-            signal = ctrl_c() => {
+            signal = &mut interrupted => {
                 signal?;
                 break;
             }

@@ -3,11 +3,13 @@
 //!     cargo run -p hello --bin receive-until-idle
 //!     cargo run -p hello --bin receive-until-idle -- 2.5
 
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use clap::Parser;
 use futures_lite::StreamExt;
+use futures_lite::future::poll_once;
 use hello::printable;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -51,12 +53,14 @@ async fn main() -> Result<(), common::Error> {
         )
         .await?;
 
+    let mut interrupted = pin!(ctrl_c());
+    poll_once(&mut interrupted).await;
     loop {
         // The stream of a consumer has no end of its own. A limit on the wait for its next item
         // makes one.
         let delivery = tokio::select! {
             delivery = timeout(args.seconds, consumer.next()) => delivery,
-            signal = ctrl_c() => {
+            signal = &mut interrupted => {
                 signal?;
                 break;
             }

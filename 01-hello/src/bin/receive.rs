@@ -2,9 +2,12 @@
 //!
 //!     cargo run -p hello --bin receive
 
+use std::pin::pin;
+
 use anyhow::{Context, anyhow};
 use clap::Parser;
 use futures_lite::StreamExt;
+use futures_lite::future::poll_once;
 use hello::printable;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -40,12 +43,15 @@ async fn main() -> Result<(), common::Error> {
             FieldTable::default(),
         )
         .await?;
+    // From here on Ctrl-C no longer kills the program. It is looked at between two messages.
+    let mut interrupted = pin!(ctrl_c());
+    poll_once(&mut interrupted).await;
     println!(" [*] Waiting for messages. To exit press CTRL+C");
 
     loop {
         let delivery = tokio::select! {
             delivery = consumer.next() => delivery,
-            signal = ctrl_c() => {
+            signal = &mut interrupted => {
                 signal?;
                 break;
             }

@@ -1,0 +1,181 @@
+//! Where the broker is, who we are, and what a program says when that is wrong.
+
+use std::fs;
+use std::net::TcpListener;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use lab::instance::Service;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+
+use crate::support::{Servers, Terminal, output, program, shared};
+
+/// One line, within five seconds, exit code 1, and no password in it.
+fn assert_refused(url: &str, expected: &[&str]) {
+    let start = Instant::now();
+    let (lines, code) = output("send", &["hello"], url);
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "{url}: {:?}",
+        start.elapsed()
+    );
+    assert_eq!((lines.len(), code), (1, Some(1)), "{url}: {lines:#?}");
+    assert!(lines[0].starts_with("Error: "), "{lines:?}");
+    assert!(!lines[0].contains("secret"), "{lines:?}");
+    for part in expected {
+        assert!(lines[0].contains(part), "{url}: {part} is not in {lines:?}");
+    }
+}
+
+#[test]
+fn malformed_urls() {
+    let form = "AMQP_URL must be amqp://";
+    for url in [
+        "",
+        "localhost",
+        "localhost:5672",
+        "guest:secret@localhost",
+        "secret",
+        "amqp://",
+        "amqp://guest:secret@localhost:99999",
+        "amqp://guest:secret@localhost:port",
+        "amqp://guest:top/secret@localhost",
+        "amqp://guest:12/secret@localhost",
+        "amqp://guest:12#secret@localhost",
+        "amqp://guest:secret@[::1]:5672",
+        "amqp://guest:secret@localhost/%ff",
+        "http://guest:secret@localhost",
+        "mysql://guest:secret@localhost/test",
+    ] {
+        assert_refused(url, &[form]);
+    }
+}
+
+#[test]
+fn a_url_that_is_not_unicode() {
+    use std::os::unix::ffi::OsStrExt;
+    let mut send = Command::new(program("send"));
+    send.env("AMQP_URL", std::ffi::OsStr::from_bytes(b"amqp://\xff\xfe"));
+    let (lines, status) = Terminal::start(send).finish();
+    assert_eq!((lines.len(), status.code()), (1, Some(1)), "{lines:?}");
+}
+
+#[test]
+fn closed_port() {
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let masked = format!("cannot connect to amqp://guest:***@localhost:{port}/%2F: ");
+    assert_refused(
+        &format!("amqp://guest:secret@localhost:{port}/%2f"),
+        &[&masked, "Connection refused", "`cargo lab up`", "AMQP_URL"],
+    );
+}
+
+#[test]
+fn unknown_host() {
+    assert_refused(
+        "amqp://guest:secret@no-such-host.invalid",
+        &["no-such-host.invalid", "AMQP_URL"],
+    );
+}
+
+#[test]
+fn a_port_that_never_answers() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    assert_refused(
+        &format!("amqp://guest:secret@localhost:{port}"),
+        &["timed out"],
+    );
+    assert_refused(
+        &format!("amqps://guest:secret@localhost:{port}"),
+        &["timed out"],
+    );
+}
+
+#[test]
+fn a_port_that_speaks_something_else() {
+    let http = shared().ports.management;
+    assert_refused(
+        &format!("amqp://guest:secret@localhost:{http}"),
+        &["AMQP_URL"],
+    );
+    let amqp = shared().ports.amqp;
+    assert_refused(
+        &format!("amqps://guest:secret@localhost:{amqp}"),
+        &["AMQP_URL"],
+    );
+}
+
+#[test]
+fn wrong_password() {
+    let port = shared().ports.amqp;
+    assert_refused(
+        &format!("amqp://guest:secret@localhost:{port}"),
+        &[
+            "guest:***@",
+            "ACCESS_REFUSED",
+            "Check the user and the password in AMQP_URL",
+        ],
+    );
+}
+
+#[test]
+fn missing_virtual_host() {
+    let port = shared().ports.amqp;
+    for name in ["nowhere", ""] {
+        let url = format!("amqp://guest:guest@localhost:{port}/{name}");
+        assert_refused(&url, &["NOT_ALLOWED", "Check the virtual host"]);
+    }
+}
+
+#[test]
+fn tls() {
+    // An authority of our own, and a certificate for `localhost` from it.
+    let folder = tempfile::tempdir().unwrap();
+    let mut authority = CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let server = CertificateParams::new(["localhost".to_owned()]).unwrap();
+    let server = server.signed_by(&key, &authority).unwrap();
+    let file = |name: &str, content: String| {
+        let path = folder.path().join(name);
+        fs::write(&path, content).unwrap();
+        path
+    };
+    let authority = file("authority.pem", authority.pem());
+    let certificate = file("server.pem", server.pem());
+    let key = file("server.key", key.serialize_pem());
+
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let conf = format!(
+        "listeners.ssl.1 = 127.0.0.1:{port}\n\
+         ssl_options.cacertfile = {}\n\
+         ssl_options.certfile = {}\n\
+         ssl_options.keyfile = {}\n",
+        authority.display(),
+        certificate.display(),
+        key.display(),
+    );
+    let _servers = Servers::start_with(&[Service::Rabbitmq], &conf);
+    let url = format!("amqps://guest:guest@localhost:{port}/%2f");
+    let run = |name: &str| {
+        let mut command = Command::new(program(name));
+        command
+            .env("AMQP_URL", &url)
+            .env("SSL_CERT_FILE", &authority);
+        Terminal::start(command).finish()
+    };
+    assert_eq!(run("send").0, [" [x] Sent Hello World!"]);
+    assert_eq!(run("receive-get").0[0], " [x] Received Hello World!");
+    // This machine does not trust that authority.
+    assert_refused(&url, &["certificate", "SSL_CERT_FILE"]);
+}

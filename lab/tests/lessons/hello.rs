@@ -1,0 +1,278 @@
+//! The five programs of lesson 01.
+
+use lab::instance::Service;
+use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
+use lapin::types::FieldTable;
+
+use crate::support::{Client, Servers, Terminal, lines, output, vhost};
+
+const NONE: [&str; 0] = [];
+const WAITING: &str = " [*] Waiting for messages. To exit press CTRL+C";
+
+#[test]
+fn send_and_receive() {
+    let url = vhost("send_and_receive");
+    let receive = Terminal::run("receive", &NONE, &url);
+    receive.expect(WAITING);
+    assert_eq!(lines("send", &NONE, &url), [" [x] Sent Hello World!"]);
+    assert_eq!(
+        lines("send", &["Good", "morning"], &url),
+        [" [x] Sent Good morning"]
+    );
+    receive.expect(" [x] Received Hello World!");
+    receive.expect(" [x] Received Good morning");
+    receive.interrupt();
+    assert_eq!(
+        lines("receive-get", &NONE, &url),
+        [" [ ] The queue is empty"]
+    );
+}
+
+#[test]
+fn receive_with_a_callback() {
+    let url = vhost("receive_with_a_callback");
+    lines("send", &["before"], &url);
+    let receive = Terminal::run("receive-callback", &NONE, &url);
+    // what waited is delivered at once, before or after the program says that it waits
+    let mut first = [receive.line().unwrap(), receive.line().unwrap()];
+    first.sort();
+    assert_eq!(first, [WAITING, " [x] Received before"]);
+    lines("send", &["after"], &url);
+    receive.expect(" [x] Received after");
+    receive.interrupt();
+    assert_eq!(
+        lines("receive-get", &NONE, &url),
+        [" [ ] The queue is empty"]
+    );
+}
+
+#[test]
+fn receive_until_idle() {
+    let url = vhost("receive_until_idle");
+    lines("send", &["one"], &url);
+    lines("send", &["two"], &url);
+    let expected = [
+        " [x] Received one",
+        " [x] Received two",
+        " [*] No message for 500ms",
+    ];
+    assert_eq!(lines("receive-until-idle", &["0.5"], &url), expected);
+    assert_eq!(
+        lines("receive-until-idle", &["0.1"], &url),
+        [" [*] No message for 100ms"]
+    );
+    Terminal::run("receive-until-idle", &["60"], &url);
+    for wrong in ["-1", "abc", "1e99", "NaN"] {
+        assert_eq!(
+            output("receive-until-idle", &["--", wrong], &url).1,
+            Some(2),
+            "{wrong}"
+        );
+    }
+}
+
+#[test]
+fn receive_one_and_answer() {
+    let url = vhost("receive_one_and_answer");
+    lines("send", &["one"], &url);
+    let get = |answer: &str| lines("receive-get", &[answer], &url);
+    let behind = " [ ] Messages behind it in the queue: 0";
+    assert_eq!(get("none"), [" [x] Received one", behind]);
+    assert_eq!(get("nack"), [" [x] Received one (redelivered)", behind]);
+    assert_eq!(get("auto"), [" [x] Received one (redelivered)", behind]);
+    assert_eq!(get("ack"), [" [ ] The queue is empty"]);
+
+    lines("send", &["two"], &url);
+    lines("send", &["three"], &url);
+    assert_eq!(
+        get("ack"),
+        [
+            " [x] Received two",
+            " [ ] Messages behind it in the queue: 1"
+        ]
+    );
+    assert_eq!(get("ack"), [" [x] Received three", behind]);
+}
+
+#[test]
+fn a_message_that_no_queue_takes_comes_back() {
+    let url = vhost("no_route");
+    let (lines, code) = output("send", &["--routing-key", "nowhere", "lost"], &url);
+    let returned = "Error: NO_ROUTE: no queue has the name `nowhere`; the message came back";
+    assert_eq!((lines, code), (vec![returned.to_owned()], Some(1)));
+
+    let long = "x".repeat(256);
+    let (lines, code) = output("send", &["--routing-key", &long, "lost"], &url);
+    assert_eq!((lines.len(), code), (1, Some(1)), "{lines:?}");
+}
+
+#[test]
+fn help_and_wrong_usage() {
+    for program in [
+        "send",
+        "receive",
+        "receive-callback",
+        "receive-get",
+        "receive-until-idle",
+    ] {
+        let (help, code) = output(program, &["--help"], "amqp://localhost:1");
+        assert_eq!(code, Some(0));
+        assert!(
+            help.iter().any(|line| line.starts_with("Usage: ")),
+            "{help:?}"
+        );
+        assert_eq!(
+            output(program, &["--wrong"], "amqp://localhost:1").1,
+            Some(2)
+        );
+    }
+}
+
+#[tokio::test]
+async fn ten_thousand_messages_in_order() {
+    let url = vhost("ten_thousand");
+    let client = Client::connect(&url).await;
+    client.declare_hello().await;
+    let receive = Terminal::run("receive", &NONE, &url);
+    receive.expect(WAITING);
+    let mut confirms = Vec::new();
+    for number in 0..10_000 {
+        confirms.push(client.send(format!("message {number}").as_bytes()).await);
+    }
+    for confirm in confirms {
+        assert!(confirm.await.unwrap().is_ack());
+    }
+    for number in 0..10_000 {
+        receive.expect(&format!(" [x] Received message {number}"));
+    }
+    receive.interrupt();
+    client.wait_for_waiting(0).await;
+    client.close().await;
+}
+
+#[tokio::test]
+async fn any_body_comes_through() {
+    let url = vhost("any_body");
+    let client = Client::connect(&url).await;
+    client.declare_hello().await;
+    let bytes: Vec<u8> = (0..=255).rev().collect();
+    let large = "0123456789".repeat(1_000_000);
+    let bodies: [(&[u8], String); 6] = [
+        (b"", String::new()),
+        (&bytes, bytes.escape_ascii().to_string()),
+        ("你好, dünya".as_bytes(), "你好, dünya".to_owned()),
+        (b"two\nlines", "two\\nlines".to_owned()),
+        (b"\x1b[2Jgone", "\\x1b[2Jgone".to_owned()),
+        (large.as_bytes(), large.clone()),
+    ];
+    for (body, _) in &bodies {
+        client.publish(body).await;
+    }
+    for program in ["receive", "receive-callback"] {
+        let receive = Terminal::run(program, &NONE, &url);
+        let mut received: Vec<String> = Vec::new();
+        while received.len() <= bodies.len() {
+            received.push(receive.line().unwrap());
+        }
+        received.retain(|line| line != WAITING);
+        let expected = bodies
+            .each_ref()
+            .map(|(_, shown)| format!(" [x] Received {shown}"));
+        if program == "receive" {
+            assert!(received == expected, "the lines differ");
+        } else {
+            let (mut received, mut expected) = (received, expected.to_vec());
+            received.sort();
+            expected.sort();
+            assert!(received == expected, "the lines differ");
+        }
+        receive.interrupt();
+        client.wait_for_waiting(0).await;
+        for (body, _) in &bodies {
+            client.publish(body).await;
+        }
+    }
+    for (_, shown) in &bodies {
+        assert!(lines("receive-get", &NONE, &url)[0] == format!(" [x] Received {shown}"));
+    }
+    client.close().await;
+}
+
+#[tokio::test]
+async fn a_queue_that_exists_with_other_properties() {
+    let url = vhost("other_properties");
+    let client = Client::connect(&url).await;
+    let classic = QueueDeclareOptions::durable();
+    client
+        .channel
+        .queue_declare("hello".into(), classic, FieldTable::default())
+        .await
+        .unwrap();
+    for program in [
+        "send",
+        "receive",
+        "receive-callback",
+        "receive-get",
+        "receive-until-idle",
+    ] {
+        let (lines, code) = output(program, &NONE, &url);
+        assert_eq!((lines.len(), code), (1, Some(1)), "{lines:#?}");
+        assert!(
+            lines[0].starts_with("Error: cannot declare the queue `hello`: "),
+            "{lines:?}"
+        );
+        assert!(
+            lines[0].contains("PRECONDITION_FAILED - inequivalent arg"),
+            "{lines:?}"
+        );
+    }
+    client.close().await;
+}
+
+#[tokio::test]
+async fn a_consumer_whose_queue_is_deleted_ends_with_an_error() {
+    let url = vhost("deleted");
+    let client = Client::connect(&url).await;
+    for (program, arguments) in [
+        ("receive", vec![]),
+        ("receive-callback", vec![]),
+        ("receive-until-idle", vec!["60"]),
+    ] {
+        client.declare_hello().await;
+        let receive = Terminal::run(program, &arguments, &url);
+        client.publish(b"first").await;
+        while !receive.line().unwrap().ends_with("Received first") {}
+        client
+            .channel
+            .queue_delete("hello".into(), QueueDeleteOptions::default())
+            .await
+            .unwrap();
+        let (mut lines, status) = receive.finish();
+        lines.retain(|line| line != WAITING);
+        assert_eq!(
+            lines,
+            ["Error: the broker ended the consumer: was the queue deleted?"]
+        );
+        assert_eq!(status.code(), Some(1));
+    }
+    client.close().await;
+}
+
+/// The broker must not find any connection cut off: each program says goodbye.
+#[test]
+fn every_program_closes_its_connection() {
+    let servers = Servers::start(&[Service::Rabbitmq]);
+    let url = servers.instance.amqp_url();
+    lines("send", &NONE, &url);
+    lines("receive-get", &NONE, &url);
+    lines("receive-until-idle", &["0.1"], &url);
+    output("send", &["--routing-key", "nowhere"], &url);
+    for program in ["receive", "receive-callback"] {
+        let receive = Terminal::run(program, &NONE, &url);
+        receive.expect(WAITING);
+        receive.interrupt();
+    }
+    let log = servers.log();
+    assert!(log.contains("client-provided name: receive"), "{log}");
+    assert!(!log.contains("unexpectedly closed"), "{log}");
+}

@@ -1,0 +1,10 @@
+//! The lessons, driven from outside as a reader does, against a real RabbitMQ and a real MySQL.
+
+mod support;
+
+mod commands;
+mod connection;
+mod copy;
+mod hello;
+mod readmes;
+mod restarts;

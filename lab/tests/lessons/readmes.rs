@@ -1,0 +1,124 @@
+//! Every README is played, and every excerpt found in the source. And the player itself: it must
+//! notice when a README is wrong.
+
+use std::path::Path;
+
+use lab::instance::Service;
+use lab::play::{Shown, play};
+use lab::readme::{Readme, matches};
+use lab::{lessons, root};
+
+use crate::support::{Servers, program};
+
+#[test]
+fn every_readme_is_true() {
+    let servers = Servers::start(&Service::ALL);
+    program("send"); // compiled now, not while a line is waited for
+    let lessons = lessons().unwrap();
+    assert!(!lessons.is_empty());
+    let mut played = 0;
+    for folder in lessons
+        .iter()
+        .map(|lesson| lesson.as_path())
+        .chain([root()])
+    {
+        let readme = Readme::read(&folder.join("README.md")).unwrap();
+        readme.check_excerpts(folder).unwrap();
+        let mut show = |shown: Shown| {
+            if let Shown::Line { terminal, text } = shown {
+                println!("{terminal} | {text}");
+                played += 1;
+            }
+        };
+        play(&readme, &servers.instance, servers.guard(), &mut show).unwrap();
+    }
+    assert!(played > 50, "only {played} lines");
+}
+
+/// What the player says of this README, whose first line is line 1.
+fn played(text: &str) -> String {
+    let servers = crate::support::shared();
+    let folder = tempfile::tempdir().unwrap().keep();
+    let guard = lab::guard::Guard::over(crate::support::lab(), &folder).unwrap();
+    let readme = match Readme::parse(Path::new("TEST.md"), text) {
+        Ok(readme) => readme,
+        Err(error) => return format!("{error:#}"),
+    };
+    match play(&readme, servers, &guard, &mut |_| {}) {
+        Ok(()) => "true".to_owned(),
+        Err(error) => format!("{error:#}"),
+    }
+}
+
+#[test]
+fn the_player_notices_what_is_wrong() {
+    let good = "# T\n\n```console\n$ printf 'one\\ntwo words\\n'\none\ntwo [..]\n```\n";
+    assert_eq!(played(good), "true");
+    assert_eq!(
+        played(&good.replace("two [..]", "two worlds")),
+        "TEST.md:6: another line came\n  expected: two worlds\n  came:     two words"
+    );
+    let more = played(&good.replace("two [..]\n", ""));
+    assert_eq!(
+        more,
+        "TEST.md:5: after this line another one came\n  came:     two words"
+    );
+    let less = played(&good.replace("two [..]\n", "two words\nthree\n"));
+    assert_eq!(
+        less,
+        "TEST.md:7: the program ended before this line\n  expected: three"
+    );
+    let code = played("```console\n$ false\n```\n");
+    assert!(
+        code.starts_with("TEST.md:2: the command ended with exit status: 1"),
+        "{code}"
+    );
+    let error = "```console\n$ echo 'Error: no'; exit 1\nError: no\n```\n";
+    assert_eq!(played(error), "true");
+    assert!(played(&error.replace("exit 1", "exit 0")).contains("TEST.md:2: the command ended"));
+    let nothing = played("text\n\n```console title=\"a\"\nno command\n```\n");
+    assert_eq!(nothing, "TEST.md:4: nothing runs in the terminal `a` yet");
+}
+
+#[test]
+fn terminals_go_on_and_are_interrupted() {
+    let readme = "```console title=\"cat\"\n$ sh -c 'trap \"echo bye; exit 0\" INT; echo ready; while :; do sleep 0.1; done'\nready\n```\n\
+                  ```console\n$ echo main\nmain\n```\n\
+                  ```console title=\"cat\"\n^C\nbye\n```\n";
+    assert_eq!(played(readme), "true");
+    let wrong = played(&readme.replace("\nbye\n", "\ngoodbye\n"));
+    assert_eq!(
+        wrong,
+        "TEST.md:11: another line came\n  expected: goodbye\n  came:     bye"
+    );
+}
+
+#[test]
+fn excerpts_stand_in_the_source() {
+    let folder = lessons().unwrap().remove(0);
+    let text = "```rust\nlet connection = common::connect(env!(\"CARGO_BIN_NAME\")).await?;\n    let channel = connection.create_channel().await?;\n```\n";
+    let check = |text: &str| {
+        let readme = Readme::parse(Path::new("TEST.md"), text).unwrap();
+        readme
+            .check_excerpts(&folder)
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(check(text), Ok(()));
+    let error = check(&text.replace("let channel", "let canal")).unwrap_err();
+    assert_eq!(
+        error,
+        "TEST.md:3: this excerpt is not in the source: let canal = connection.create_channel().await?;"
+    );
+}
+
+#[test]
+fn wildcards() {
+    assert!(matches("a [..] c", "a b c"));
+    assert!(matches("[..]", ""));
+    assert!(matches("a[..]", "a and more"));
+    assert!(matches("[..]x[..]y", "12x34y"));
+    assert!(matches("plain", "plain"));
+    assert!(!matches("plain", "plainer"));
+    assert!(!matches("a [..] c", "a b d"));
+    assert!(!matches("a[..]a", "a"));
+}

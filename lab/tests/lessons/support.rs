@@ -1,0 +1,310 @@
+//! Servers, programs and queues for the tests.
+
+use std::env;
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{LazyLock, Mutex, MutexGuard};
+use std::thread;
+use std::time::Duration;
+
+use lab::guard::Guard;
+use lab::instance::{Backend, Instance, Service};
+use lab::play::INSTANCE;
+use lab::process::{cargo, wait_until};
+use lab::progress::Tasks;
+use lab::root;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// How long anything may take that takes milliseconds on an idle machine.
+pub const LIMIT: Duration = Duration::from_secs(30);
+
+pub fn lab() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_lab"))
+}
+
+fn backend() -> Backend {
+    Backend::installed()
+        .expect("RabbitMQ and MySQL are not installed: run `cargo lab test`, which installs them")
+}
+
+/// Ends the programs that the tests have started, however the tests end.
+static PROGRAMS: LazyLock<Guard> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().unwrap().keep();
+    Guard::over(lab(), &folder).unwrap()
+});
+
+/// Servers of a test of its own, which may break them.
+pub struct Servers {
+    pub instance: Instance,
+    guard: Guard,
+}
+
+impl Servers {
+    pub fn start(services: &[Service]) -> Self {
+        Self::start_with(services, "")
+    }
+
+    pub fn start_with(services: &[Service], rabbitmq_conf: &str) -> Self {
+        let mut instance = Instance::temporary(backend()).unwrap();
+        instance.rabbitmq_conf = rabbitmq_conf.to_owned();
+        let guard = Guard::over(lab(), &instance.folder).unwrap();
+        instance.start(services, &Tasks::quiet()).unwrap();
+        Self { instance, guard }
+    }
+
+    pub fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    pub fn log(&self) -> String {
+        let log = std::fs::read(self.instance.log(Service::Rabbitmq)).unwrap();
+        String::from_utf8_lossy(&log).into_owned()
+    }
+}
+
+/// The servers that all tests share: those of `cargo lab test`, or our own.
+pub fn shared() -> &'static Instance {
+    static SHARED: LazyLock<(Instance, Option<Servers>)> =
+        LazyLock::new(|| match env::var_os(INSTANCE) {
+            Some(folder) => (Instance::load(Path::new(&folder)).unwrap(), None),
+            None => {
+                let servers = Servers::start(&Service::ALL);
+                (servers.instance.clone(), Some(servers))
+            }
+        });
+    &SHARED.0
+}
+
+/// A virtual host of the shared broker for one test: its URL.
+pub fn vhost(name: &str) -> String {
+    shared().create_vhost(name).unwrap()
+}
+
+/// A RabbitMQ that tests may stop and kill; one test at a time.
+pub fn breakable() -> MutexGuard<'static, Servers> {
+    static BREAKABLE: LazyLock<Mutex<Servers>> =
+        LazyLock::new(|| Mutex::new(Servers::start(&[Service::Rabbitmq])));
+    let servers = BREAKABLE
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    // whatever the test before has left
+    servers
+        .instance
+        .start(&[Service::Rabbitmq], &Tasks::quiet())
+        .unwrap();
+    servers
+}
+
+/// The program of a lesson, compiled.
+pub fn program(name: &str) -> PathBuf {
+    static BUILD: LazyLock<()> = LazyLock::new(|| {
+        let lessons = lab::lessons().unwrap();
+        let packages = lessons
+            .iter()
+            .flat_map(|folder| ["--package", lab::package(folder)]);
+        let status = cargo()
+            .current_dir(root())
+            .args(["build", "--quiet", "--bins"])
+            .args(packages)
+            .status()
+            .unwrap();
+        assert!(status.success(), "the lessons do not compile");
+    });
+    LazyLock::force(&BUILD);
+    lab().with_file_name(name)
+}
+
+/// A program in a terminal of its own.
+pub struct Terminal {
+    child: Child,
+    lines: Receiver<Vec<u8>>,
+}
+
+impl Terminal {
+    /// Starts a program of a lesson with this broker.
+    pub fn run<S: AsRef<OsStr>>(name: &str, arguments: &[S], amqp_url: &str) -> Self {
+        let mut command = Command::new(program(name));
+        command.args(arguments).env("AMQP_URL", amqp_url);
+        Self::start(command)
+    }
+
+    pub fn start(mut command: Command) -> Self {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let child = command
+            .env("RUST_BACKTRACE", "0")
+            .stdin(Stdio::null())
+            .stdout(writer.try_clone().unwrap())
+            .stderr(writer)
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        drop(command); // and with it our own ends of the pipe
+        PROGRAMS.adopt(child.id());
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            for line in BufReader::new(reader).split(b'\n').map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { child, lines }
+    }
+
+    /// The next line; `None` at the end of the program.
+    pub fn line(&self) -> Option<String> {
+        match self.lines.recv_timeout(LIMIT) {
+            Ok(line) => Some(String::from_utf8(line).unwrap()),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("no line within {LIMIT:?}"),
+        }
+    }
+
+    pub fn expect(&self, expected: &str) {
+        assert_eq!(self.line().as_deref(), Some(expected));
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
+    }
+
+    /// The lines that are left, and how it ended.
+    pub fn finish(mut self) -> (Vec<String>, ExitStatus) {
+        let lines = std::iter::from_fn(|| self.line()).collect();
+        wait_until(LIMIT, || self.child.try_wait().unwrap().is_some()).unwrap();
+        PROGRAMS.release(self.child.id());
+        (lines, self.child.wait().unwrap())
+    }
+
+    /// Ctrl-C: it must end with exit code 0, and say nothing more.
+    pub fn interrupt(self) {
+        self.signal(Signal::SIGINT);
+        let (lines, status) = self.finish();
+        assert_eq!(lines, [""; 0]);
+        assert_eq!(status.code(), Some(0), "{status}");
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs a program of a lesson to its end: its lines and its exit code.
+pub fn output<S: AsRef<OsStr>>(
+    name: &str,
+    arguments: &[S],
+    amqp_url: &str,
+) -> (Vec<String>, Option<i32>) {
+    let (lines, status) = Terminal::run(name, arguments, amqp_url).finish();
+    (lines, status.code())
+}
+
+/// Runs a program of a lesson that must succeed: its lines.
+pub fn lines<S: AsRef<OsStr>>(name: &str, arguments: &[S], amqp_url: &str) -> Vec<String> {
+    let (lines, code) = output(name, arguments, amqp_url);
+    assert_eq!(code, Some(0), "{lines:#?}");
+    lines
+}
+
+/// A test's own view of the broker, to check what the programs have done to it.
+pub struct Client {
+    connection: Connection,
+    pub channel: Channel,
+}
+
+impl Client {
+    pub async fn connect(url: &str) -> Self {
+        Self::connect_with(url, ConnectionProperties::default()).await
+    }
+
+    pub async fn connect_with(url: &str, properties: ConnectionProperties) -> Self {
+        let connection = Connection::connect(url, properties).await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        channel
+            .confirm_select(ConfirmSelectOptions::default())
+            .await
+            .unwrap();
+        Self {
+            connection,
+            channel,
+        }
+    }
+
+    /// Declares `hello` as the lesson does.
+    pub async fn declare_hello(&self) {
+        let mut arguments = FieldTable::default();
+        arguments.insert(
+            "x-queue-type".into(),
+            AMQPValue::LongString("quorum".into()),
+        );
+        self.channel
+            .queue_declare("hello".into(), QueueDeclareOptions::durable(), arguments)
+            .await
+            .unwrap();
+    }
+
+    pub async fn publish(&self, body: &[u8]) {
+        let confirm = self.send(body).await;
+        assert!(confirm.await.unwrap().is_ack());
+    }
+
+    /// Publishes without waiting for the confirm.
+    pub async fn send(&self, body: &[u8]) -> lapin::PublisherConfirm {
+        let persistent = BasicProperties::default().with_delivery_mode(2);
+        self.channel
+            .basic_publish(
+                "".into(),
+                "hello".into(),
+                BasicPublishOptions::default(),
+                body,
+                persistent,
+            )
+            .await
+            .unwrap()
+    }
+
+    /// How many messages of `hello` wait to be delivered.
+    pub async fn waiting(&self) -> u32 {
+        let passive = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::durable()
+        };
+        let queue = self
+            .channel
+            .queue_declare("hello".into(), passive, FieldTable::default())
+            .await
+            .unwrap();
+        queue.message_count()
+    }
+
+    /// Waits until that many messages of `hello` wait to be delivered.
+    pub async fn wait_for_waiting(&self, count: u32) {
+        let start = std::time::Instant::now();
+        loop {
+            let waiting = self.waiting().await;
+            if waiting == count {
+                return;
+            }
+            assert!(
+                start.elapsed() < LIMIT,
+                "{waiting} messages wait instead of {count}"
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub async fn close(self) {
+        self.connection.close(200, "Goodbye".into()).await.unwrap();
+    }
+}
