@@ -419,10 +419,7 @@ impl Instance {
                 .output()
                 .context("cannot run docker")?;
         }
-        let socket = self.mysql_socket();
-        for file in [socket.with_extension("sock.lock"), socket] {
-            let _ = fs::remove_file(file);
-        }
+        self.remove_mysql_socket();
         match fs::remove_dir_all(&self.folder) {
             Err(error) if self.folder.exists() => {
                 Err(error).with_context(|| format!("cannot remove {}", self.folder.display()))
@@ -556,6 +553,13 @@ impl Instance {
         env::temp_dir().join(format!("lab-mysql-{}.sock", self.ports.mysql))
     }
 
+    fn remove_mysql_socket(&self) {
+        let socket = self.mysql_socket();
+        for file in [socket.with_extension("sock.lock"), socket] {
+            let _ = fs::remove_file(file); // they are left by a server that was killed
+        }
+    }
+
     fn start_mysql(&self, task: &Task) -> Result<()> {
         let server = Service::Mysql
             .program()
@@ -619,6 +623,7 @@ impl Instance {
         if !mariadb {
             command.arg("--mysqlx=OFF"); // a second protocol, on a port of its own
         }
+        self.remove_mysql_socket();
         Group::start(command, &self.log(Service::Mysql), &self.pid_file("mysql"))?;
         task.say("waiting for it to answer");
         Ok(())
