@@ -65,21 +65,18 @@ async fn main() -> Result<(), common::Error> {
         )
         .await?;
 
-    // The message is sent; whether the broker has it we know only when it says so.
-    match confirm
+    // The message is on its way; the broker has it when it says so.
+    let confirmation = confirm
         .await
-        .context("no confirm came: the message may be lost")?
-    {
+        .context("no confirm came: the message may be lost, send it again")?;
+    common::close(connection).await;
+    match confirmation {
         Confirmation::Ack(None) => println!(" [x] Sent {message}"),
-        Confirmation::Ack(Some(returned)) => {
-            let reason = returned.reply_text;
-            Err(anyhow!(
-                "{reason}: no queue has the name `{routing_key}`; the message came back"
-            ))?;
-        }
+        Confirmation::Ack(Some(returned)) => Err(anyhow!(
+            "{}: no queue has the name `{routing_key}`; the message came back",
+            returned.reply_text
+        ))?,
         other => Err(anyhow!("the broker did not take the message: {other:?}"))?,
     }
-
-    common::close(connection).await;
     Ok(())
 }

@@ -23,7 +23,6 @@ const RABBITMQ: [Service; 1] = [Service::Rabbitmq];
 fn receive_outlives(kill: bool) {
     let servers = breakable();
     let url = servers.instance.amqp_url();
-    lines("receive-until-idle", &["0.2"], &url);
     let receivers = ["receive", "receive-callback"].map(|name| {
         let receive = Terminal::run(name, &NONE, &url);
         receive.expect(WAITING);
@@ -86,7 +85,6 @@ fn receive_outlives_a_broker_that_is_away_for_90_seconds() {
 fn a_confirmed_message_outlives_a_killed_broker() {
     let servers = breakable();
     let url = servers.instance.amqp_url();
-    lines("receive-until-idle", &["0.2"], &url);
     lines("send", &["still there"], &url);
     servers.instance.stop(Service::Rabbitmq, true).unwrap();
     servers.instance.start(&RABBITMQ, &Tasks::quiet()).unwrap();
@@ -106,7 +104,6 @@ fn a_confirmed_message_outlives_a_killed_broker() {
 async fn an_acknowledgement_held_over_a_restart_acknowledges_nothing() {
     let servers = breakable();
     let url = servers.instance.amqp_url();
-    lines("receive-until-idle", &["0.2"], &url);
     let properties = ConnectionProperties::default()
         .enable_auto_recover()
         .configure_backoff(|backoff| {
