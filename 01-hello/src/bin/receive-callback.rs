@@ -62,7 +62,7 @@ async fn main() -> Result<(), common::Error> {
             }
         }
     });
-    // From here on Ctrl-C no longer kills the program. It is looked at between two messages.
+    // From here on Ctrl-C no longer kills the program: it ends the loop below.
     let mut interrupted = pin!(ctrl_c());
     poll_once(&mut interrupted).await;
     println!(" [*] Waiting for messages. To exit press CTRL+C");

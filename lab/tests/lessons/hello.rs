@@ -147,6 +147,10 @@ async fn ten_thousand_messages_in_order() {
         receive.expect(&format!(" [x] Received message {number}"));
     }
     receive.interrupt();
+    // RabbitMQ hands acknowledgements on to a quorum queue in portions. The last of them may be lost
+    // when the connection closes right behind them: then those messages come again (seen with 4.3.6).
+    let again = lines("receive-until-idle", &["0.5"], &url).len() - 1;
+    assert!(again < 100, "{again} messages come again");
     client.wait_for_waiting(0).await;
     client.close().await;
 }
