@@ -42,7 +42,8 @@ fn variable(name: &str, default: &str) -> String {
 ///
 /// A connection that is lost later comes back by itself, with its channels, queues, bindings,
 /// consumers and prefetch: this is lapin's recovery, see [`ConnectionProperties::enable_auto_recover`].
-/// It goes on trying for as long as the program runs, with pauses of 0.1 to 5 seconds.
+/// It goes on trying for as long as the program runs, with pauses of 0.1 to 5 seconds, and says on
+/// standard error that the connection is lost, and that it is back.
 ///
 /// # Errors
 ///

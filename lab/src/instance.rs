@@ -40,6 +40,10 @@ impl Service {
         }
     }
 
+    pub fn all_installed() -> bool {
+        Self::ALL.iter().all(|service| service.program().is_some())
+    }
+
     /// Its program on this machine, if it is installed.
     pub fn program(self) -> Option<PathBuf> {
         match self {
@@ -70,17 +74,11 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// The way to start private servers without installing anything, if there is one.
-    pub fn installed() -> Option<Self> {
-        if Service::ALL
-            .iter()
-            .all(|service| service.program().is_some())
-        {
-            Some(Self::Local)
-        } else if docker_answers() {
-            Some(Self::Docker)
-        } else {
-            None
+    /// What runs the servers of a play: Docker, if that saves installing them.
+    pub fn for_playing() -> Self {
+        match Service::all_installed() || !docker_answers() {
+            true => Self::Local,
+            false => Self::Docker,
         }
     }
 }

@@ -106,14 +106,10 @@ fn command(command: Cmd) -> Result<ExitCode> {
 }
 
 /// Temporary servers, installed first if need be, and their guard.
-fn temporary(tasks: &Tasks) -> Result<(Instance, Guard)> {
-    let backend = match Backend::installed() {
-        Some(backend) => backend,
-        None => {
-            servers::install(&Service::ALL, tasks)?;
-            Backend::Local
-        }
-    };
+fn temporary(tasks: &Tasks, backend: Backend) -> Result<(Instance, Guard)> {
+    if backend == Backend::Local {
+        servers::install(&Service::ALL, tasks)?;
+    }
     let instance = Instance::temporary(backend)?;
     let guard = Guard::over(&env::current_exe()?, &instance.folder)?;
     instance.start(&Service::ALL, tasks)?;
@@ -121,7 +117,12 @@ fn temporary(tasks: &Tasks) -> Result<(Instance, Guard)> {
 }
 
 /// Runs cargo to compile `what` while the servers are installed and started.
-fn set_up(tasks: &Tasks, what: &str, mut build: Command) -> Result<(Instance, Guard)> {
+fn set_up(
+    tasks: &Tasks,
+    backend: Backend,
+    what: &str,
+    mut build: Command,
+) -> Result<(Instance, Guard)> {
     thread::scope(|scope| {
         let building = scope.spawn(move || {
             let task = tasks.start(format!("Compiling {what}"));
@@ -130,7 +131,7 @@ fn set_up(tasks: &Tasks, what: &str, mut build: Command) -> Result<(Instance, Gu
             task.done(&format!("Compiled {what}"));
             Ok(())
         });
-        let servers = temporary(tasks);
+        let servers = temporary(tasks, backend);
         match building.join() {
             Ok(Ok(())) => servers,
             Ok(Err(error)) => Err(error),
@@ -147,7 +148,7 @@ fn play(lessons: &[String]) -> Result<()> {
     for folder in &folders {
         build.args(["--package", package(folder)]);
     }
-    let (instance, guard) = set_up(&tasks, "the lessons", build)?;
+    let (instance, guard) = set_up(&tasks, Backend::for_playing(), "the lessons", build)?;
 
     let colour = std::io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none();
     for folder in &folders {
@@ -190,9 +191,10 @@ fn play_live(readme: &Readme, instance: &Instance, guard: &Guard, colour: bool) 
 
 fn test(arguments: &[String]) -> Result<ExitCode> {
     let tasks = Tasks::default();
+    // Only with servers of this machine: the tests pause them, read their logs and give them certificates.
     let mut build = cargo();
     build.args(["test", "--workspace", "--no-run"]);
-    let (instance, guard) = set_up(&tasks, "the tests", build)?;
+    let (instance, guard) = set_up(&tasks, Backend::Local, "the tests", build)?;
     let status = cargo()
         .current_dir(root())
         .args(["test", "--workspace"])

@@ -40,8 +40,14 @@ pub fn rabbitmq(url: &Url) -> Answer {
         None => Answer::Nothing,
         // To speak TLS the lab would need a TLS library; the lessons have one.
         Some(_) if url.scheme == "amqps" => Answer::Server("RabbitMQ over TLS".to_owned()),
-        Some(stream) => open_amqp(stream, url)
-            .unwrap_or_else(|error| Answer::Other(format!("no AMQP server: {error}"))),
+        Some(stream) => open_amqp(stream, url).unwrap_or_else(|error| {
+            Answer::Other(match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                    "it does not answer".to_owned()
+                }
+                _ => error.to_string(),
+            })
+        }),
     }
 }
 
@@ -96,7 +102,7 @@ fn read_method(stream: &mut TcpStream) -> io::Result<(u16, Vec<u8>)> {
     stream.read_exact(&mut head)?;
     let size = u32::from_be_bytes([head[3], head[4], head[5], head[6]]) as usize;
     if head[..3] != [1, 0, 0] || !(4..=0x20000).contains(&size) {
-        return Err(io::Error::other("it answers something else"));
+        return Err(io::Error::other("it does not speak AMQP 0-9-1"));
     }
     let mut payload = vec![0; size + 1];
     stream.read_exact(&mut payload)?;
@@ -109,7 +115,7 @@ fn read_method(stream: &mut TcpStream) -> io::Result<(u16, Vec<u8>)> {
 fn expect((method, arguments): (u16, Vec<u8>), expected: u16) -> io::Result<Vec<u8>> {
     match method == expected && arguments.len() >= 8 {
         true => Ok(arguments),
-        false => Err(io::Error::other("it answers something else")),
+        false => Err(io::Error::other("it does not speak AMQP 0-9-1")),
     }
 }
 
@@ -155,7 +161,7 @@ pub fn mysql(url: &Url) -> Answer {
         Some(255) => {
             return Answer::Refused(String::from_utf8_lossy(&packet[7..size]).into_owned());
         }
-        _ => return Answer::Other("no MySQL server".to_owned()),
+        _ => return Answer::Other("it does not greet as MySQL does".to_owned()),
     };
     let version = String::from_utf8_lossy(version).replace("5.5.5-", "");
     let name = match version.split_once("-MariaDB") {

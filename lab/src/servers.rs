@@ -96,14 +96,13 @@ pub fn ours() -> Option<Instance> {
     Instance::load(&folder)
 }
 
-fn is_ours(service: Service) -> bool {
+/// Whether the server that is meant is one that the lab has started: `AMQP_URL` may name another one
+/// while ours runs.
+fn is_ours(place: &Place) -> bool {
     ours().is_some_and(|ours| {
-        let port = Url::parse(&ours.amqp_url()).map(|url| url.port);
-        let place = Place::of(service).ok();
-        // With AMQP_URL set to another server, ours may run and still not be the one that is meant.
-        place.is_some_and(|place| {
-            place.url.port == ours.port(service) || place.url.port == port.unwrap_or(0)
-        }) && ours.is_running(service)
+        ["localhost", "127.0.0.1"].contains(&place.url.host.as_str())
+            && place.url.port == ours.port(place.service)
+            && ours.is_running(place.service)
     })
 }
 
@@ -146,7 +145,7 @@ pub fn up(tasks: &Tasks) -> Result<()> {
 }
 
 fn describe(place: &Place, name: &str) -> String {
-    let whose = match (is_ours(place.service), place.given) {
+    let whose = match (is_ours(place), place.given) {
         (true, _) => "started by the lab",
         (false, true) => match place.service {
             Service::Rabbitmq => "named by AMQP_URL",
@@ -155,7 +154,7 @@ fn describe(place: &Place, name: &str) -> String {
         (false, false) => "not started by the lab",
     };
     let page = match (place.service, ours()) {
-        (Service::Rabbitmq, Some(ours)) if is_ours(place.service) => {
+        (Service::Rabbitmq, Some(ours)) if is_ours(place) => {
             format!(
                 "; management page: http://localhost:{} (guest, guest)",
                 ours.ports.management
@@ -341,7 +340,7 @@ fn queues() -> Result<Option<Vec<[String; 3]>>> {
     if !matches!(place.probe(), Answer::Server(_)) {
         return Ok(None);
     }
-    let list = if is_ours(Service::Rabbitmq) {
+    let list = if is_ours(&place) {
         let output = ours_running(Service::Rabbitmq)?
             .rabbitmqctl()?
             .args(["--quiet", "--formatter", "json", "--vhost", &place.url.path])

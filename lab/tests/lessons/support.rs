@@ -30,11 +30,6 @@ pub fn lab() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_lab"))
 }
 
-fn backend() -> Backend {
-    Backend::installed()
-        .expect("RabbitMQ and MySQL are not installed: run `cargo lab test`, which installs them")
-}
-
 /// Ends the programs that the tests have started, however the tests end.
 static PROGRAMS: LazyLock<Guard> = LazyLock::new(|| {
     let folder = tempfile::tempdir().unwrap().keep();
@@ -53,7 +48,11 @@ impl Servers {
     }
 
     pub fn start_with(services: &[Service], rabbitmq_conf: &str) -> Self {
-        let mut instance = Instance::temporary(backend()).unwrap();
+        assert!(
+            Service::all_installed(),
+            "RabbitMQ and MySQL are not installed: run `cargo lab test`, which installs them"
+        );
+        let mut instance = Instance::temporary(Backend::Local).unwrap();
         instance.rabbitmq_conf = rabbitmq_conf.to_owned();
         let guard = Guard::over(lab(), &instance.folder).unwrap();
         instance.start(services, &Tasks::quiet()).unwrap();
