@@ -137,7 +137,8 @@ fn parse(url: &str) -> anyhow::Result<AMQPUri> {
         !host.contains('['),
         "{FORM}, and a name instead of an IPv6 address"
     );
-    url.parse().map_err(|cause| anyhow!("{FORM}: {cause}"))
+    url.parse()
+        .map_err(|cause| anyhow!("AMQP_URL: {cause}. {FORM}"))
 }
 
 /// The URL as it may be shown: without the password.
@@ -164,8 +165,11 @@ fn explain(error: &lapin::Error) -> (String, &'static str) {
             cause.to_string(),
             "If the server's certificate is from an authority of your own, name its file in SSL_CERT_FILE",
         ),
-        _ => (
-            error.to_string(),
+        kind => (
+            match kind {
+                ErrorKind::ParsingError(_) => "what answers there does not speak AMQP".to_owned(),
+                _ => error.to_string(),
+            },
             "Is RabbitMQ running there? `cargo lab up` starts it; AMQP_URL names another address",
         ),
     }

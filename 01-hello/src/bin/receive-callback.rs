@@ -4,7 +4,7 @@
 
 use std::pin::pin;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, bail};
 use clap::Parser;
 use futures_lite::future::poll_once;
 use hello::printable;
@@ -43,8 +43,8 @@ async fn main() -> Result<(), common::Error> {
         )
         .await?;
 
-    // lapin calls this for each delivery, in a task of its own: `main` is free for other work, but
-    // a slow call does not hold up the next one, and the two may end in another order.
+    // lapin calls this for each delivery, in a task of its own: `main` is free for other work, and a
+    // slow call does not hold up the next one. The calls may start and end in any order.
     let (ended, mut end) = mpsc::unbounded_channel();
     consumer.set_delegate(move |delivery: DeliveryResult| {
         let ended = ended.clone();
@@ -62,22 +62,19 @@ async fn main() -> Result<(), common::Error> {
             }
         }
     });
-    // From here on Ctrl-C no longer kills the program: it ends the loop below.
+    let watch = async {
+        while let Some(Some(error)) = end.recv().await {
+            channel.wait_for_recovery(error).await?;
+        }
+        bail!("the broker ended the consumer: was the queue deleted?")
+    };
+
     let mut interrupted = pin!(ctrl_c());
     poll_once(&mut interrupted).await;
     println!(" [*] Waiting for messages. To exit press CTRL+C");
-
-    loop {
-        tokio::select! {
-            Some(error) = end.recv() => match error {
-                Some(error) => channel.wait_for_recovery(error).await?,
-                None => Err(anyhow!("the broker ended the consumer: was the queue deleted?"))?,
-            },
-            signal = &mut interrupted => {
-                signal?;
-                break;
-            }
-        }
+    tokio::select! {
+        result = watch => result?,
+        signal = interrupted => signal?,
     }
 
     common::close(connection).await;

@@ -6,7 +6,7 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, bail};
 use clap::Parser;
 use futures_lite::StreamExt;
 use futures_lite::future::poll_once;
@@ -53,34 +53,34 @@ async fn main() -> Result<(), common::Error> {
         )
         .await?;
 
-    let mut interrupted = pin!(ctrl_c());
-    poll_once(&mut interrupted).await;
-    loop {
-        // The stream of a consumer has no end of its own. A limit on the wait for its next item
-        // makes one.
-        let delivery = tokio::select! {
-            delivery = timeout(args.seconds, consumer.next()) => delivery,
-            signal = &mut interrupted => {
-                signal?;
-                break;
-            }
-        };
-        match delivery {
-            Ok(Some(Ok(delivery))) => {
-                println!(" [x] Received {}", printable(&delivery.data));
-                if let Err(error) = delivery.ack(BasicAckOptions::default()).await {
-                    channel.wait_for_recovery(error).await?;
+    let work = async {
+        loop {
+            // The stream of a consumer has no end of its own. A limit on the wait for its next item
+            // makes one.
+            match timeout(args.seconds, consumer.next()).await {
+                Ok(Some(Ok(delivery))) => {
+                    println!(" [x] Received {}", printable(&delivery.data));
+                    if let Err(error) = delivery.ack(BasicAckOptions::default()).await {
+                        channel.wait_for_recovery(error).await?;
+                    }
+                }
+                Ok(Some(Err(error))) => channel.wait_for_recovery(error).await?,
+                Ok(None) => bail!("the broker ended the consumer: was the queue deleted?"),
+                // Nothing comes while the broker is away either, and then the queue may be full.
+                Err(_) if !channel.status().connected() => {}
+                Err(_) => {
+                    println!(" [*] No message for {:?}", args.seconds);
+                    return Ok(());
                 }
             }
-            Ok(Some(Err(error))) => channel.wait_for_recovery(error).await?,
-            Ok(None) => Err(anyhow!(
-                "the broker ended the consumer: was the queue deleted?"
-            ))?,
-            Err(_elapsed) => {
-                println!(" [*] No message for {:?}", args.seconds);
-                break;
-            }
         }
+    };
+
+    let mut interrupted = pin!(ctrl_c());
+    poll_once(&mut interrupted).await;
+    tokio::select! {
+        result = work => result?,
+        signal = interrupted => signal?,
     }
 
     common::close(connection).await;

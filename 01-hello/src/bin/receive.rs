@@ -4,7 +4,7 @@
 
 use std::pin::pin;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, bail};
 use clap::Parser;
 use futures_lite::StreamExt;
 use futures_lite::future::poll_once;
@@ -43,39 +43,37 @@ async fn main() -> Result<(), common::Error> {
             FieldTable::default(),
         )
         .await?;
-    // From here on Ctrl-C no longer kills the program. It is looked at between two messages.
+    let work = async {
+        while let Some(delivery) = consumer.next().await {
+            match delivery {
+                Ok(delivery) => {
+                    let again = if delivery.redelivered {
+                        " (redelivered)"
+                    } else {
+                        ""
+                    };
+                    println!(" [x] Received {}{again}", printable(&delivery.data));
+                    // Only now may the broker forget the message. Had we died before this line, it
+                    // would deliver the message again, to us or to another consumer.
+                    if let Err(error) = delivery.ack(BasicAckOptions::default()).await {
+                        channel.wait_for_recovery(error).await?;
+                    }
+                }
+                // If the connection broke, lapin restores it, and the stream goes on. Any other
+                // error comes back at once.
+                Err(error) => channel.wait_for_recovery(error).await?,
+            }
+        }
+        bail!("the broker ended the consumer: was the queue deleted?")
+    };
+
+    // From its first poll on, Ctrl-C no longer kills the program. It ends the work instead.
     let mut interrupted = pin!(ctrl_c());
     poll_once(&mut interrupted).await;
     println!(" [*] Waiting for messages. To exit press CTRL+C");
-
-    loop {
-        let delivery = tokio::select! {
-            delivery = consumer.next() => delivery,
-            signal = &mut interrupted => {
-                signal?;
-                break;
-            }
-        };
-        match delivery {
-            Some(Ok(delivery)) => {
-                let again = if delivery.redelivered {
-                    " (redelivered)"
-                } else {
-                    ""
-                };
-                println!(" [x] Received {}{again}", printable(&delivery.data));
-                // Only now may the broker forget the message. Had we died before this line, it
-                // would deliver the message again, to us or to another consumer.
-                if let Err(error) = delivery.ack(BasicAckOptions::default()).await {
-                    channel.wait_for_recovery(error).await?;
-                }
-            }
-            // The connection broke: lapin restores it, and then the stream goes on.
-            Some(Err(error)) => channel.wait_for_recovery(error).await?,
-            None => Err(anyhow!(
-                "the broker ended the consumer: was the queue deleted?"
-            ))?,
-        }
+    tokio::select! {
+        result = work => result?,
+        signal = interrupted => signal?,
     }
 
     common::close(connection).await;

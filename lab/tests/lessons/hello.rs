@@ -167,7 +167,10 @@ async fn any_body_comes_through() {
         (&bytes, bytes.escape_ascii().to_string()),
         ("你好, dünya".as_bytes(), "你好, dünya".to_owned()),
         (b"two\nlines", "two\\nlines".to_owned()),
-        (b"\x1b[2Jgone", "\\x1b[2Jgone".to_owned()),
+        (
+            "\u{1b}[2Jgrö\nße".as_bytes(),
+            "\\u{1b}[2Jgrö\\nße".to_owned(),
+        ),
         (large.as_bytes(), large.clone()),
     ];
     for (body, _) in &bodies {

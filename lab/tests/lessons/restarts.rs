@@ -167,6 +167,23 @@ fn ctrl_c_ends_a_program_that_is_reconnecting() {
     }
 }
 
+/// An outage is not the end of the queue.
+#[test]
+fn receive_until_idle_waits_for_a_broker_that_is_away() {
+    let servers = breakable();
+    let url = servers.instance.amqp_url();
+    lines("send", &["one"], &url);
+    let receive = Terminal::run("receive-until-idle", &["2"], &url);
+    receive.expect(" [x] Received one");
+    servers.instance.stop(Service::Rabbitmq, true).unwrap();
+    receive.expect(LOST);
+    thread::sleep(Duration::from_secs(3)); // longer than it waits for a message
+    servers.instance.start(&RABBITMQ, &Tasks::quiet()).unwrap();
+    receive.expect(AGAIN);
+    receive.expect(" [*] No message for 2s");
+    assert_eq!(receive.finish().1.code(), Some(0));
+}
+
 /// A broker that is not gone and does not answer either, as on a machine that swaps.
 #[test]
 fn ctrl_c_ends_a_program_whose_broker_is_paused() {
