@@ -191,9 +191,9 @@ fn play_live(readme: &Readme, instance: &Instance, guard: &Guard, colour: bool) 
 
 fn test(arguments: &[String]) -> Result<ExitCode> {
     let tasks = Tasks::default();
-    // Only with servers of this machine: the tests pause them, read their logs and give them certificates.
     let mut build = cargo();
     build.args(["test", "--workspace", "--no-run"]);
+    // Not with Docker: the tests pause them, read their logs and give them certificates.
     let (instance, guard) = set_up(&tasks, Backend::Local, "the tests", build)?;
     let status = cargo()
         .current_dir(root())

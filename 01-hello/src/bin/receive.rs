@@ -43,6 +43,7 @@ async fn main() -> Result<(), common::Error> {
             FieldTable::default(),
         )
         .await?;
+
     let work = async {
         while let Some(delivery) = consumer.next().await {
             match delivery {

@@ -62,7 +62,10 @@ fn receive_until_idle() {
         lines("receive-until-idle", &["0.1"], &url),
         [" [*] No message for 100ms"]
     );
-    Terminal::run("receive-until-idle", &["60"], &url);
+    lines("send", &["three"], &url);
+    let receive = Terminal::run("receive-until-idle", &["60"], &url);
+    receive.expect(" [x] Received three");
+    receive.interrupt();
     for wrong in ["-1", "abc", "1e99", "NaN"] {
         assert_eq!(
             output("receive-until-idle", &["--", wrong], &url).1,
