@@ -1,14 +1,15 @@
 //! Where the servers are and who we are: the connection parameters and credentials that all lessons
 //! share, and the one line a program prints when it cannot go on. The AMQP calls are in the lessons.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::{env, fmt, future::pending, io, time::Duration};
 
 use anyhow::{anyhow, ensure};
 use futures_lite::StreamExt;
 use lapin::{Connection, ConnectionProperties, ErrorKind, Event, tcp::AMQPUriTcpExt, uri::AMQPUri};
 use tokio::{
+    runtime::Runtime,
     sync::mpsc,
     time::{sleep, timeout},
 };
@@ -16,6 +17,13 @@ use tokio::{
 /// How long the first connection may take. A broker that is reachable answers within milliseconds;
 /// one behind a slow network, within a second or two.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// How long to wait before the next attempt to bring back a lost connection: at first, and at most.
+const MIN_PAUSE: Duration = Duration::from_millis(100);
+const MAX_PAUSE: Duration = Duration::from_secs(5);
+
+const LOST: &str = " [!] Lost the connection to RabbitMQ. Reconnecting ...";
+const AGAIN: &str = " [!] Connected again";
 
 /// The address of RabbitMQ: the environment variable `AMQP_URL`, or else the user `guest` at the
 /// default port of this machine. `%2f` is `/`, the name of the default virtual host.
@@ -40,35 +48,65 @@ fn variable(name: &str, default: &str) -> String {
 /// Connects to RabbitMQ at [`amqp_url`]. `program` is the name of the connection: the management
 /// page shows it.
 ///
-/// A connection that is lost later comes back by itself, with its channels, queues, bindings,
-/// consumers and prefetch: this is lapin's recovery, see [`ConnectionProperties::enable_auto_recover`].
-/// It goes on trying for as long as the program runs, with pauses of 0.1 to 5 seconds, and says on
-/// standard error that the connection is lost, and that it is back.
+/// A connection that is lost later comes back by itself, with its channels, queues, consumers and
+/// prefetch: this is lapin's recovery, see [`ConnectionProperties::enable_auto_recover`]. It goes on
+/// trying for as long as the program runs, with pauses of 0.1 to 5 seconds, and says on standard
+/// error that the connection is lost, and that it is back.
+///
+/// Do not leave bindings to it: with each recovery lapin 4.12 makes each of them twice as often as
+/// with the one before, until nothing else gets done. Bind on a channel that you close, or use
+/// [`connect_once`].
 ///
 /// # Errors
 ///
 /// The *first* connection is tried once, so that a wrong address is known at once: the error names
 /// the address without its password, the cause, and what to do.
 pub async fn connect(program: &str) -> anyhow::Result<Connection> {
-    let uri = parse(&amqp_url())?;
-    let properties = ConnectionProperties::default()
-        .with_connection_name(program.into())
+    let recovery = ConnectionProperties::default()
         .enable_auto_recover()
         .configure_backoff(|backoff| {
             backoff
-                .with_min_delay(Duration::from_millis(100))
-                .with_max_delay(Duration::from_secs(5))
+                .with_min_delay(MIN_PAUSE)
+                .with_max_delay(MAX_PAUSE)
                 .without_max_times()
         });
+    open(program, recovery).await
+}
 
+/// As [`connect`], but a connection that is lost stays lost: for a program that must begin anew
+/// then, because its queue was gone with the connection. [`reconnect`] is its way back.
+///
+/// # Errors
+///
+/// As [`connect`].
+pub async fn connect_once(program: &str) -> anyhow::Result<Connection> {
+    open(program, ConnectionProperties::default()).await
+}
+
+/// Connects again after a connection of [`connect_once`] was lost. Goes on trying for as long as the
+/// program runs, and says the same as [`connect`] does.
+pub async fn reconnect(program: &str) -> Connection {
+    eprintln!("{LOST}");
+    let mut pause = MIN_PAUSE;
+    loop {
+        sleep(pause).await;
+        if let Ok(connection) = connect_once(program).await {
+            eprintln!("{AGAIN}");
+            return connection;
+        }
+        pause = MAX_PAUSE.min(pause * 2);
+    }
+}
+
+async fn open(program: &str, properties: ConnectionProperties) -> anyhow::Result<Connection> {
     // lapin works on a runtime of its own that is never shut down: a program may end in the middle
     // of a recovery, and what was waiting on the runtime of `main` then would panic.
-    let background = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()?;
+    static BACKGROUND: LazyLock<io::Result<Runtime>> = LazyLock::new(|| {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(1).enable_all().build()
+    });
     let runtime = {
-        let _entered = Box::leak(Box::new(background)).enter();
+        let _entered = BACKGROUND.as_ref()?.enter();
         lapin::runtime::default_runtime()?
     };
 
@@ -79,7 +117,7 @@ pub async fn connect(program: &str) -> anyhow::Result<Connection> {
     let is_lost = lost.clone();
     let open_socket = async move |uri: AMQPUri, runtime| {
         if failed.is_closed() && !is_lost.swap(true, Ordering::Relaxed) {
-            eprintln!(" [!] Lost the connection to RabbitMQ. Reconnecting ...");
+            eprintln!("{LOST}");
         }
         let socket = uri
             .connect_async(&runtime)
@@ -92,6 +130,8 @@ pub async fn connect(program: &str) -> anyhow::Result<Connection> {
         }
         socket
     };
+    let uri = parse(&amqp_url())?;
+    let properties = properties.with_connection_name(program.into());
     let result = tokio::select! {
         result = Connection::connector(uri.clone(), runtime, open_socket, properties) => result,
         Some(error) = failure.recv() => Err(error),
@@ -106,7 +146,7 @@ pub async fn connect(program: &str) -> anyhow::Result<Connection> {
     tokio::spawn(async move {
         while let Some(event) = events.next().await {
             if matches!(event, Event::Connected) && lost.swap(false, Ordering::Relaxed) {
-                eprintln!(" [!] Connected again");
+                eprintln!("{AGAIN}");
             }
         }
     });

@@ -71,7 +71,7 @@ async fn main() -> Result<(), common::Error> {
 
     let mut interrupted = pin!(ctrl_c());
     poll_once(&mut interrupted).await;
-    println!(" [*] Waiting for messages. To exit press CTRL+C");
+    eprintln!(" [*] Waiting for messages. To exit press CTRL+C");
     tokio::select! {
         result = watch => result?,
         signal = interrupted => signal?,

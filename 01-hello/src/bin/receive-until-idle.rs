@@ -69,7 +69,7 @@ async fn main() -> Result<(), common::Error> {
                 // Nothing comes while the broker is away either, and then the queue may be full.
                 Err(_) if !channel.status().connected() => {}
                 Err(_) => {
-                    println!(" [*] No message for {:?}", args.seconds);
+                    eprintln!(" [*] No message for {:?}", args.seconds);
                     return Ok(());
                 }
             }

@@ -71,7 +71,7 @@ async fn main() -> Result<(), common::Error> {
     // From its first poll on, Ctrl-C no longer kills the program. It ends the work instead.
     let mut interrupted = pin!(ctrl_c());
     poll_once(&mut interrupted).await;
-    println!(" [*] Waiting for messages. To exit press CTRL+C");
+    eprintln!(" [*] Waiting for messages. To exit press CTRL+C");
     tokio::select! {
         result = work => result?,
         signal = interrupted => signal?,

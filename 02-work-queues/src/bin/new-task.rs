@@ -1,0 +1,70 @@
+//! Sends one task to the queue `task_queue`. Each dot in it stands for a second of work.
+//!
+//!     cargo run -p work-queues --bin new-task
+//!     cargo run -p work-queues --bin new-task -- Resize the photos ...
+
+use anyhow::{Context, anyhow};
+use clap::Parser;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Confirmation};
+
+/// Send one task to the queue `task_queue`.
+#[derive(Parser)]
+struct Args {
+    /// The task; several words are joined with spaces, and each dot is a second of work
+    #[arg(default_values = ["Hello", "World!"])]
+    words: Vec<String>,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), common::Error> {
+    let task = Args::parse().words.join(" ");
+    let connection = common::connect(env!("CARGO_BIN_NAME")).await?;
+    let channel = connection.create_channel().await?;
+    channel
+        .confirm_select(ConfirmSelectOptions::default())
+        .await?;
+
+    // The queue outlives a restart of the broker.
+    let durable = QueueDeclareOptions::durable();
+    let mut arguments = FieldTable::default();
+    arguments.insert(
+        "x-queue-type".into(),
+        AMQPValue::LongString("quorum".into()),
+    );
+    channel
+        .queue_declare("task_queue".into(), durable, arguments)
+        .await
+        .context("cannot declare the queue `task_queue`")?;
+
+    let confirm = channel
+        .basic_publish(
+            "".into(),
+            "task_queue".into(),
+            BasicPublishOptions {
+                mandatory: true, // should somebody delete the queue at this moment: do not drop the task
+                ..Default::default()
+            },
+            task.as_bytes(),
+            // Persistent: so does the task. A quorum queue stores every message on disk; for a
+            // classic queue it is this that makes the difference.
+            BasicProperties::default().with_delivery_mode(2),
+        )
+        .await?;
+
+    // The task is safe when the broker says so, and not before.
+    let confirmation = confirm
+        .await
+        .context("no confirm came: the task may be lost, send it again")?;
+    common::close(connection).await;
+    match confirmation {
+        Confirmation::Ack(None) => println!(" [x] Sent {task}"),
+        Confirmation::Ack(Some(returned)) => Err(anyhow!(
+            "{}: the queue `task_queue` is gone; the task came back",
+            returned.reply_text
+        ))?,
+        other => Err(anyhow!("the broker did not take the task: {other:?}"))?,
+    }
+    Ok(())
+}

@@ -1,0 +1,61 @@
+//! Publishes one log line to the exchange `logs`, for whoever listens.
+//!
+//!     cargo run -p publish-subscribe --bin emit-log
+//!     cargo run -p publish-subscribe --bin emit-log -- The disk is full
+
+use anyhow::{Context, anyhow};
+use clap::Parser;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Confirmation, ExchangeKind};
+
+/// Publish one log line to the exchange `logs`.
+#[derive(Parser)]
+struct Args {
+    /// The log line; several words are joined with spaces
+    #[arg(default_values = ["Hello", "World!"])]
+    words: Vec<String>,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), common::Error> {
+    let line = Args::parse().words.join(" ");
+    let connection = common::connect(env!("CARGO_BIN_NAME")).await?;
+    let channel = connection.create_channel().await?;
+    channel
+        .confirm_select(ConfirmSelectOptions::default())
+        .await?;
+
+    // The receivers declare the same exchange: whoever comes first creates it. There is no queue
+    // here. Which queues get the line is the receivers' affair.
+    channel
+        .exchange_declare(
+            "logs".into(),
+            ExchangeKind::Fanout,
+            ExchangeDeclareOptions::default(),
+            FieldTable::default(),
+        )
+        .await
+        .context("cannot declare the exchange `logs`")?;
+
+    let confirm = channel
+        .basic_publish(
+            "logs".into(),
+            "".into(), // a fanout exchange does not look at the routing key
+            BasicPublishOptions::default(), // not mandatory: it may be that nobody listens
+            line.as_bytes(),
+            BasicProperties::default(),
+        )
+        .await?;
+
+    // The broker has handed the line to every queue that is bound: to none, if there is none.
+    let confirmation = confirm
+        .await
+        .context("no confirm came: the log line may be lost, send it again")?;
+    common::close(connection).await;
+    match confirmation {
+        Confirmation::Ack(_) => println!(" [x] Sent {line}"),
+        other => Err(anyhow!("the broker did not take the log line: {other:?}"))?,
+    }
+    Ok(())
+}

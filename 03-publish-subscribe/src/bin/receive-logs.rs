@@ -1,0 +1,108 @@
+//! Receives every log line that is published to the exchange `logs` from now on, until Ctrl-C.
+//!
+//!     cargo run -p publish-subscribe --bin receive-logs
+
+use std::pin::pin;
+
+use anyhow::{Context, bail};
+use clap::Parser;
+use futures_lite::StreamExt;
+use futures_lite::future::poll_once;
+use lapin::options::{
+    BasicConsumeOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{Connection, ExchangeKind};
+use publish_subscribe::printable;
+use tokio::signal::ctrl_c;
+
+/// Receive every log line of the exchange `logs` until Ctrl-C.
+#[derive(Parser)]
+struct Args {}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), common::Error> {
+    Args::parse();
+    let mut connection = common::connect_once(env!("CARGO_BIN_NAME")).await?;
+
+    let work = async {
+        loop {
+            let result = receive(&connection).await;
+            if connection.status().connected() {
+                return result;
+            }
+            // Our queue is gone with the connection, and no recovery can bring it back: nobody may
+            // declare a queue of that name. So we begin anew, with a new queue.
+            connection = common::reconnect(env!("CARGO_BIN_NAME")).await;
+        }
+    };
+
+    let mut interrupted = pin!(ctrl_c());
+    poll_once(&mut interrupted).await;
+    tokio::select! {
+        result = work => result?,
+        signal = interrupted => signal?,
+    }
+
+    common::close(connection).await;
+    Ok(())
+}
+
+/// Receives with a new queue. Ends with an error, that of a lost connection for instance.
+async fn receive(connection: &Connection) -> anyhow::Result<()> {
+    let channel = connection.create_channel().await?;
+    channel
+        .exchange_declare(
+            "logs".into(),
+            ExchangeKind::Fanout,
+            ExchangeDeclareOptions::default(),
+            FieldTable::default(),
+        )
+        .await
+        .context("cannot declare the exchange `logs`")?;
+
+    // A queue for us alone. Without a name from us, the broker makes one up; exclusive, it is
+    // deleted when our connection closes.
+    let exclusive = QueueDeclareOptions {
+        exclusive: true,
+        ..Default::default()
+    };
+    let queue = channel
+        .queue_declare("".into(), exclusive, FieldTable::default())
+        .await?;
+
+    // From here on the exchange puts a copy of every message into our queue.
+    channel
+        .queue_bind(
+            queue.name().clone(),
+            "logs".into(),
+            "".into(),
+            QueueBindOptions::default(),
+            FieldTable::default(),
+        )
+        .await?;
+
+    // Automatic acknowledgement: if we die, our queue dies with us, and nobody else could get the
+    // messages that we have not acknowledged.
+    let no_ack = BasicConsumeOptions {
+        no_ack: true,
+        ..Default::default()
+    };
+    let mut consumer = channel
+        .basic_consume(
+            queue.name().clone(),
+            "".into(),
+            no_ack,
+            FieldTable::default(),
+        )
+        .await?;
+    eprintln!(
+        " [*] Waiting for logs in the queue {}. To exit press CTRL+C",
+        queue.name()
+    );
+
+    while let Some(delivery) = consumer.next().await {
+        println!(" [x] Received {}", printable(&delivery?.data));
+    }
+    bail!("the broker ended the consumer: was the queue deleted?")
+}

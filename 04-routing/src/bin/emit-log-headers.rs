@@ -1,0 +1,81 @@
+//! Publishes one log line to the headers exchange `header_test`, for whoever asks for its headers.
+//!
+//!     cargo run -p routing --bin emit-log-headers -- The disk is full level=error part=disk
+
+use anyhow::{Context, anyhow};
+use clap::Parser;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{BasicProperties, Confirmation, ExchangeKind};
+use routing::{header, table};
+
+/// Publish one log line to the exchange `header_test`.
+#[derive(Parser)]
+#[command(override_usage = "emit-log-headers [WORDS]... [KEY=VALUE]...")]
+struct Args {
+    /// The log line, and its headers: what has a `=` in it is a header
+    #[arg(required = true, value_name = "WORDS|KEY=VALUE", value_parser = argument)]
+    arguments: Vec<Argument>,
+}
+
+#[derive(Clone)]
+enum Argument {
+    Word(String),
+    Header((ShortString, AMQPValue)),
+}
+
+fn argument(text: &str) -> Result<Argument, &'static str> {
+    match text.contains('=') {
+        true => header(text).map(Argument::Header),
+        false => Ok(Argument::Word(text.to_owned())),
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), common::Error> {
+    let (mut words, mut headers) = (Vec::new(), Vec::new());
+    for argument in Args::parse().arguments {
+        match argument {
+            Argument::Word(word) => words.push(word),
+            Argument::Header(header) => headers.push(header),
+        }
+    }
+    let line = words.join(" ");
+    let headers = table(headers)?;
+
+    let connection = common::connect(env!("CARGO_BIN_NAME")).await?;
+    let channel = connection.create_channel().await?;
+    channel
+        .confirm_select(ConfirmSelectOptions::default())
+        .await?;
+
+    channel
+        .exchange_declare(
+            "header_test".into(),
+            ExchangeKind::Headers,
+            ExchangeDeclareOptions::default(),
+            FieldTable::default(),
+        )
+        .await
+        .context("cannot declare the exchange `header_test`")?;
+
+    let confirm = channel
+        .basic_publish(
+            "header_test".into(),
+            "".into(), // a fanout exchange does not look at the routing key
+            BasicPublishOptions::default(), // not mandatory: it may be that nobody listens
+            line.as_bytes(),
+            BasicProperties::default().with_headers(headers),
+        )
+        .await?;
+
+    let confirmation = confirm
+        .await
+        .context("no confirm came: the log line may be lost, send it again")?;
+    common::close(connection).await;
+    match confirmation {
+        Confirmation::Ack(_) => println!(" [x] Sent {line}"),
+        other => Err(anyhow!("the broker did not take the log line: {other:?}"))?,
+    }
+    Ok(())
+}

@@ -1,0 +1,64 @@
+//! Publishes one log line to the topic exchange `topic_logs`, for whoever has a pattern that its key
+//! matches.
+//!
+//!     cargo run -p routing --bin emit-log-topic -- kern.critical The kernel is in panic
+
+use anyhow::{Context, anyhow};
+use clap::Parser;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{BasicProperties, Confirmation, ExchangeKind};
+use routing::routing_key;
+
+/// Publish one log line to the exchange `topic_logs`.
+#[derive(Parser)]
+struct Args {
+    /// What it is about: words with dots between them, such as `kern.critical`
+    #[arg(value_parser = routing_key)]
+    key: ShortString,
+
+    /// The log line; several words are joined with spaces
+    #[arg(default_values = ["Hello", "World!"])]
+    words: Vec<String>,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), common::Error> {
+    let Args { key, words } = Args::parse();
+    let line = words.join(" ");
+    let connection = common::connect(env!("CARGO_BIN_NAME")).await?;
+    let channel = connection.create_channel().await?;
+    channel
+        .confirm_select(ConfirmSelectOptions::default())
+        .await?;
+
+    channel
+        .exchange_declare(
+            "topic_logs".into(),
+            ExchangeKind::Topic,
+            ExchangeDeclareOptions::default(),
+            FieldTable::default(),
+        )
+        .await
+        .context("cannot declare the exchange `topic_logs`")?;
+
+    let confirm = channel
+        .basic_publish(
+            "topic_logs".into(),
+            "".into(), // a fanout exchange does not look at the routing key
+            BasicPublishOptions::default(), // not mandatory: it may be that nobody listens
+            line.as_bytes(),
+            BasicProperties::default(),
+        )
+        .await?;
+
+    let confirmation = confirm
+        .await
+        .context("no confirm came: the log line may be lost, send it again")?;
+    common::close(connection).await;
+    match confirmation {
+        Confirmation::Ack(_) => println!(" [x] Sent {key}: {line}"),
+        other => Err(anyhow!("the broker did not take the log line: {other:?}"))?,
+    }
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! Receives the log lines of some severities from the direct exchange `direct_logs`, until Ctrl-C.
+//!
+//!     cargo run -p routing --bin receive-logs-direct -- warning error
+
+use std::pin::pin;
+
+use anyhow::{Context, bail};
+use clap::Parser;
+use futures_lite::StreamExt;
+use futures_lite::future::poll_once;
+use lapin::options::{
+    BasicConsumeOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{Connection, ExchangeKind};
+use routing::{printable, routing_key};
+use tokio::signal::ctrl_c;
+
+/// Receive the log lines of some severities from the exchange `direct_logs` until Ctrl-C.
+#[derive(Parser)]
+struct Args {
+    /// The severities
+    #[arg(required = true, value_parser = routing_key)]
+    severities: Vec<ShortString>,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), common::Error> {
+    let args = Args::parse();
+    let mut connection = common::connect_once(env!("CARGO_BIN_NAME")).await?;
+
+    let work = async {
+        loop {
+            let result = receive(&connection, &args.severities).await;
+            if connection.status().connected() {
+                return result;
+            }
+            // The queue is gone with the connection: we begin anew, with a new one.
+            connection = common::reconnect(env!("CARGO_BIN_NAME")).await;
+        }
+    };
+
+    let mut interrupted = pin!(ctrl_c());
+    poll_once(&mut interrupted).await;
+    tokio::select! {
+        result = work => result?,
+        signal = interrupted => signal?,
+    }
+
+    common::close(connection).await;
+    Ok(())
+}
+
+/// Receives with a new queue. Ends with an error, that of a lost connection for instance.
+async fn receive(connection: &Connection, severities: &[ShortString]) -> anyhow::Result<()> {
+    let channel = connection.create_channel().await?;
+    channel
+        .exchange_declare(
+            "direct_logs".into(),
+            ExchangeKind::Direct,
+            ExchangeDeclareOptions::default(),
+            FieldTable::default(),
+        )
+        .await
+        .context("cannot declare the exchange `direct_logs`")?;
+
+    let exclusive = QueueDeclareOptions {
+        exclusive: true,
+        ..Default::default()
+    };
+    let queue = channel
+        .queue_declare("".into(), exclusive, FieldTable::default())
+        .await?;
+
+    // One queue with several bindings: it gets what any of them lets through.
+    for severity in severities {
+        channel
+            .queue_bind(
+                queue.name().clone(),
+                "direct_logs".into(),
+                severity.clone(),
+                QueueBindOptions::default(),
+                FieldTable::default(),
+            )
+            .await?;
+    }
+
+    let no_ack = BasicConsumeOptions {
+        no_ack: true,
+        ..Default::default()
+    };
+    let mut consumer = channel
+        .basic_consume(
+            queue.name().clone(),
+            "".into(),
+            no_ack,
+            FieldTable::default(),
+        )
+        .await?;
+    eprintln!(
+        " [*] Waiting for logs in the queue {}. To exit press CTRL+C",
+        queue.name()
+    );
+
+    while let Some(delivery) = consumer.next().await {
+        let log = delivery?;
+        let severity = printable(log.routing_key.as_str().as_bytes());
+        println!(" [x] Received {severity}: {}", printable(&log.data));
+    }
+    bail!("the broker ended the consumer: was the queue deleted?")
+}

@@ -1,0 +1,119 @@
+//! Receives the log lines that have some headers from the headers exchange `header_test`, until Ctrl-C.
+//!
+//!     cargo run -p routing --bin receive-logs-headers -- all level=error part=disk
+//!     cargo run -p routing --bin receive-logs-headers -- any level=error part=disk
+
+use std::pin::pin;
+
+use anyhow::{Context, bail};
+use clap::Parser;
+use futures_lite::StreamExt;
+use futures_lite::future::poll_once;
+use lapin::options::{
+    BasicConsumeOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{Connection, ExchangeKind};
+use routing::{header, printable, table};
+use tokio::signal::ctrl_c;
+
+/// Receive the log lines that have some headers from the exchange `header_test` until Ctrl-C.
+#[derive(Parser)]
+struct Args {
+    /// Whether a log line must have all of the headers, or one of them at least
+    #[arg(value_name = "all|any", value_parser = ["all", "any"])]
+    matching: String,
+
+    /// The headers
+    #[arg(required = true, value_name = "KEY=VALUE", value_parser = header)]
+    headers: Vec<(ShortString, AMQPValue)>,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), common::Error> {
+    let args = Args::parse();
+    let mut arguments = table(args.headers)?;
+    arguments.insert(
+        "x-match".into(),
+        AMQPValue::LongString(args.matching.into()),
+    );
+
+    let mut connection = common::connect_once(env!("CARGO_BIN_NAME")).await?;
+
+    let work = async {
+        loop {
+            let result = receive(&connection, &arguments).await;
+            if connection.status().connected() {
+                return result;
+            }
+            // The queue is gone with the connection: we begin anew, with a new one.
+            connection = common::reconnect(env!("CARGO_BIN_NAME")).await;
+        }
+    };
+
+    let mut interrupted = pin!(ctrl_c());
+    poll_once(&mut interrupted).await;
+    tokio::select! {
+        result = work => result?,
+        signal = interrupted => signal?,
+    }
+
+    common::close(connection).await;
+    Ok(())
+}
+
+/// Receives with a new queue. Ends with an error, that of a lost connection for instance.
+async fn receive(connection: &Connection, arguments: &FieldTable) -> anyhow::Result<()> {
+    let channel = connection.create_channel().await?;
+    channel
+        .exchange_declare(
+            "header_test".into(),
+            ExchangeKind::Headers,
+            ExchangeDeclareOptions::default(),
+            FieldTable::default(),
+        )
+        .await
+        .context("cannot declare the exchange `header_test`")?;
+
+    let exclusive = QueueDeclareOptions {
+        exclusive: true,
+        ..Default::default()
+    };
+    let queue = channel
+        .queue_declare("".into(), exclusive, FieldTable::default())
+        .await?;
+
+    // What the exchange compares stands in the arguments of the binding: the headers, and in
+    // `x-match` whether all of them must be there.
+    channel
+        .queue_bind(
+            queue.name().clone(),
+            "header_test".into(),
+            "".into(),
+            QueueBindOptions::default(),
+            arguments.clone(),
+        )
+        .await?;
+
+    let no_ack = BasicConsumeOptions {
+        no_ack: true,
+        ..Default::default()
+    };
+    let mut consumer = channel
+        .basic_consume(
+            queue.name().clone(),
+            "".into(),
+            no_ack,
+            FieldTable::default(),
+        )
+        .await?;
+    eprintln!(
+        " [*] Waiting for logs in the queue {}. To exit press CTRL+C",
+        queue.name()
+    );
+
+    while let Some(delivery) = consumer.next().await {
+        println!(" [x] Received {}", printable(&delivery?.data));
+    }
+    bail!("the broker ended the consumer: was the queue deleted?")
+}

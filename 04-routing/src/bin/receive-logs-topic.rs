@@ -1,0 +1,112 @@
+//! Receives the log lines whose key matches one of some patterns from the topic exchange
+//! `topic_logs`, until Ctrl-C.
+//!
+//!     cargo run -p routing --bin receive-logs-topic -- 'kern.*' '*.critical'
+
+use std::pin::pin;
+
+use anyhow::{Context, bail};
+use clap::Parser;
+use futures_lite::StreamExt;
+use futures_lite::future::poll_once;
+use lapin::options::{
+    BasicConsumeOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{Connection, ExchangeKind};
+use routing::{printable, routing_key};
+use tokio::signal::ctrl_c;
+
+/// Receive the log lines whose key matches a pattern from the exchange `topic_logs` until Ctrl-C.
+#[derive(Parser)]
+struct Args {
+    /// Words with dots between them, where `*` stands for one word and `#` for none or more
+    #[arg(required = true, value_parser = routing_key)]
+    patterns: Vec<ShortString>,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), common::Error> {
+    let args = Args::parse();
+    let mut connection = common::connect_once(env!("CARGO_BIN_NAME")).await?;
+
+    let work = async {
+        loop {
+            let result = receive(&connection, &args.patterns).await;
+            if connection.status().connected() {
+                return result;
+            }
+            // The queue is gone with the connection: we begin anew, with a new one.
+            connection = common::reconnect(env!("CARGO_BIN_NAME")).await;
+        }
+    };
+
+    let mut interrupted = pin!(ctrl_c());
+    poll_once(&mut interrupted).await;
+    tokio::select! {
+        result = work => result?,
+        signal = interrupted => signal?,
+    }
+
+    common::close(connection).await;
+    Ok(())
+}
+
+/// Receives with a new queue. Ends with an error, that of a lost connection for instance.
+async fn receive(connection: &Connection, patterns: &[ShortString]) -> anyhow::Result<()> {
+    let channel = connection.create_channel().await?;
+    channel
+        .exchange_declare(
+            "topic_logs".into(),
+            ExchangeKind::Topic,
+            ExchangeDeclareOptions::default(),
+            FieldTable::default(),
+        )
+        .await
+        .context("cannot declare the exchange `topic_logs`")?;
+
+    let exclusive = QueueDeclareOptions {
+        exclusive: true,
+        ..Default::default()
+    };
+    let queue = channel
+        .queue_declare("".into(), exclusive, FieldTable::default())
+        .await?;
+
+    // One queue with several bindings: it gets what any of them lets through.
+    for pattern in patterns {
+        channel
+            .queue_bind(
+                queue.name().clone(),
+                "topic_logs".into(),
+                pattern.clone(),
+                QueueBindOptions::default(),
+                FieldTable::default(),
+            )
+            .await?;
+    }
+
+    let no_ack = BasicConsumeOptions {
+        no_ack: true,
+        ..Default::default()
+    };
+    let mut consumer = channel
+        .basic_consume(
+            queue.name().clone(),
+            "".into(),
+            no_ack,
+            FieldTable::default(),
+        )
+        .await?;
+    eprintln!(
+        " [*] Waiting for logs in the queue {}. To exit press CTRL+C",
+        queue.name()
+    );
+
+    while let Some(delivery) = consumer.next().await {
+        let log = delivery?;
+        let key = printable(log.routing_key.as_str().as_bytes());
+        println!(" [x] Received {key}: {}", printable(&log.data));
+    }
+    bail!("the broker ended the consumer: was the queue deleted?")
+}
