@@ -27,7 +27,7 @@ pub const INSTANCE: &str = "LAB_INSTANCE";
 /// What happened, for whoever watches.
 pub enum Shown<'a> {
     Heading(&'a str),
-    /// A line in a terminal: the command, the output or `^C`.
+    /// A line in a terminal: the command, the output, or a key such as `^C`.
     Line {
         terminal: &'a str,
         text: &'a str,
@@ -52,6 +52,8 @@ struct Program {
     line: usize,
     /// The README shows an error, so its exit code must say so too.
     fails: bool,
+    /// Ended by `^\`: it has no exit code.
+    quit: bool,
 }
 
 /// Plays the README with these servers.
@@ -95,12 +97,10 @@ impl Player<'_> {
                     self.line(terminal, &format!("$ {command}"));
                     self.run(step, command)?;
                 }
-                Action::Interrupt => {
-                    self.line(terminal, "^C");
-                    let program = self.program(step)?;
-                    killpg(Pid::from_raw(program.child.id() as i32), Signal::SIGINT).with_context(
-                        || format!("{}: the program has ended by itself", readme.at(step.line)),
-                    )?;
+                Action::Interrupt => self.press(step, "^C", Signal::SIGINT)?,
+                Action::Quit => {
+                    self.press(step, "^\\", Signal::SIGQUIT)?;
+                    self.program(step)?.quit = true;
                 }
                 Action::Expect(expected) => self.expect(step, expected)?,
             }
@@ -131,13 +131,25 @@ impl Player<'_> {
             .with_context(|| format!("{at}: no program runs in this terminal any more"))
     }
 
+    fn press(&mut self, step: &Step, key: &str, signal: Signal) -> Result<()> {
+        self.line(&step.terminal, key);
+        let at = self.readme.at(step.line);
+        let program = self.program(step)?;
+        killpg(Pid::from_raw(program.child.id() as i32), signal)
+            .with_context(|| format!("{at}: the program has ended by itself"))
+    }
+
     fn run(&mut self, step: &Step, command: &str) -> Result<()> {
         let (reader, writer) = io::pipe()?;
         let mut shell = Command::new("sh");
         shell
             .arg("-c")
             // The shell outlives ^C as in a terminal, and ends with the exit code of the command.
-            .arg(format!("trap : INT\n{}", self.with_ports(command)))
+            // `^\` leaves no file with the memory of what it has ended.
+            .arg(format!(
+                "trap : INT\nulimit -c 0\n{}",
+                self.with_ports(command)
+            ))
             .current_dir(root())
             .env("AMQP_URL", self.instance.amqp_url())
             .env("MYSQL_URL", self.instance.mysql_url())
@@ -182,6 +194,7 @@ impl Player<'_> {
             lines,
             line: step.line,
             fails,
+            quit: false,
         };
         self.running.insert(step.terminal.clone(), program);
         Ok(())
@@ -237,7 +250,7 @@ impl Player<'_> {
         self.guard.release(program.child.id());
         result?;
         let status = program.child.wait()?;
-        if status.success() == program.fails {
+        if !program.quit && status.success() == program.fails {
             let at = self.readme.at(program.line);
             bail!(
                 "{at}: the command ended with {status}, which is not what its lines in the README say"

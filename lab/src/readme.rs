@@ -29,6 +29,8 @@ pub enum Action {
     Run(String),
     /// `^C`
     Interrupt,
+    /// `^\`: ends a program that has no answer to SIGQUIT as suddenly as `kill -9` does.
+    Quit,
     /// A line that the terminal shows; `[..]` stands for any text.
     Expect(String),
 }
@@ -120,6 +122,7 @@ impl Readme {
                     let action = match text.strip_prefix("$ ") {
                         Some(command) => Action::Run(command.to_owned()),
                         None if text == "^C" => Action::Interrupt,
+                        None if text == "^\\" => Action::Quit,
                         None => Action::Expect(text.to_owned()),
                     };
                     let mut earlier = self.steps.iter().filter(|step| step.terminal == title);

@@ -10,10 +10,13 @@ use anyhow::{Context, bail};
 use clap::Parser;
 use futures_lite::StreamExt;
 use futures_lite::future::poll_once;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
+    QueueDeclareOptions,
+};
 use lapin::types::{AMQPValue, FieldTable};
 use tokio::signal::ctrl_c;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use work_queues::printable;
 
 /// Work on the tasks of the queue `task_queue` until Ctrl-C.
@@ -54,29 +57,22 @@ async fn main() -> Result<(), common::Error> {
         no_ack: args.auto_ack,
         ..Default::default()
     };
+    let table = FieldTable::default();
     let mut consumer = channel
-        .basic_consume(
-            "task_queue".into(),
-            "".into(),
-            options,
-            FieldTable::default(),
-        )
+        .basic_consume("task_queue".into(), "".into(), options, table)
         .await?;
 
     let (mut done, mut begin, mut took) = (0, None, Duration::ZERO);
     let work = async {
         while let Some(delivery) = consumer.next().await {
             let task = match delivery {
-                Ok(task) => task,
+                Ok(task) if args.auto_ack || task.acker.usable() => task,
+                Ok(_) => continue, // over a connection that is lost by now: it comes again
                 Err(error) => {
                     channel.wait_for_recovery(error).await?;
                     continue;
                 }
             };
-            // Given to us over a connection that is lost by now: the broker gives it again.
-            if !args.auto_ack && !task.acker.usable() {
-                continue;
-            }
             let again = if task.redelivered {
                 " (redelivered)"
             } else {
@@ -88,9 +84,6 @@ async fn main() -> Result<(), common::Error> {
             let dots = task.data.iter().filter(|&&byte| byte == b'.').count();
             sleep(Duration::from_secs(dots as u64)).await; // this is the work
 
-            println!(" [x] Done");
-            done += 1;
-            took = start.elapsed();
             // Acknowledged after the work, never before: if we die in the middle of it, the broker
             // gives the task to another worker.
             if !args.auto_ack
@@ -98,8 +91,11 @@ async fn main() -> Result<(), common::Error> {
             {
                 channel.wait_for_recovery(error).await?;
             }
+            println!(" [x] Done");
+            done += 1;
+            took = start.elapsed();
         }
-        bail!("the broker ended the consumer: was the queue deleted?")
+        bail!("the broker ended the consumer: was the queue deleted, or did a task take too long?")
     };
 
     let mut interrupted = pin!(ctrl_c());
@@ -110,7 +106,19 @@ async fn main() -> Result<(), common::Error> {
         signal = interrupted => signal?,
     }
 
-    // The task in our hands is not acknowledged: the broker puts it back as the connection closes.
+    // Take no new task, and give back the one in our hands. The broker would put it back anyway when
+    // the connection closes, but count that against the task, as if we had died of it.
+    let give_back = async {
+        channel
+            .basic_cancel(consumer.tag(), BasicCancelOptions::default())
+            .await?;
+        let all = BasicNackOptions {
+            multiple: true, // with the delivery tag 0: all that we have not acknowledged
+            requeue: true,
+        };
+        channel.basic_nack(0, all).await
+    };
+    let _ = timeout(Duration::from_secs(3), give_back).await; // no broker, no task in our hands
     common::close(connection).await;
     eprintln!(" [*] Tasks done: {done} in {:.1} s", took.as_secs_f64());
     Ok(())

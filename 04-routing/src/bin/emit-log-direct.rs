@@ -44,8 +44,8 @@ async fn main() -> Result<(), common::Error> {
     let confirm = channel
         .basic_publish(
             "direct_logs".into(),
-            "".into(), // a fanout exchange does not look at the routing key
-            BasicPublishOptions::default(), // not mandatory: it may be that nobody listens
+            severity.clone(), // to the queues that are bound with exactly this key
+            BasicPublishOptions::default(),
             line.as_bytes(),
             BasicProperties::default(),
         )

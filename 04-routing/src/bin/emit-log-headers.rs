@@ -62,8 +62,8 @@ async fn main() -> Result<(), common::Error> {
     let confirm = channel
         .basic_publish(
             "header_test".into(),
-            "".into(), // a fanout exchange does not look at the routing key
-            BasicPublishOptions::default(), // not mandatory: it may be that nobody listens
+            "".into(), // a headers exchange does not look at the routing key
+            BasicPublishOptions::default(),
             line.as_bytes(),
             BasicProperties::default().with_headers(headers),
         )

@@ -45,8 +45,8 @@ async fn main() -> Result<(), common::Error> {
     let confirm = channel
         .basic_publish(
             "topic_logs".into(),
-            "".into(), // a fanout exchange does not look at the routing key
-            BasicPublishOptions::default(), // not mandatory: it may be that nobody listens
+            key.clone(), // to the queues that are bound with a pattern that it matches
+            BasicPublishOptions::default(),
             line.as_bytes(),
             BasicProperties::default(),
         )
