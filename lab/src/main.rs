@@ -14,7 +14,8 @@ use lab::play::{self, INSTANCE, Shown};
 use lab::process::{cargo, run};
 use lab::progress::Tasks;
 use lab::readme::Readme;
-use lab::{find_lessons, package, root, servers};
+use lab::servers::{self, Package};
+use lab::{find_lessons, package, root};
 
 /// The lab of the RabbitMQ course: it starts the servers, and plays and tests the lessons.
 #[derive(Parser)]
@@ -105,11 +106,9 @@ fn command(command: Cmd) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Temporary servers, installed first if need be, and their guard.
-fn temporary(tasks: &Tasks, backend: Backend) -> Result<(Instance, Guard)> {
-    if backend == Backend::Local {
-        servers::install(&Service::ALL, tasks)?;
-    }
+/// Temporary servers and their guard; installs first what is missing.
+fn temporary(tasks: &Tasks, backend: Backend, packages: Vec<Package>) -> Result<(Instance, Guard)> {
+    servers::install(packages, tasks)?;
     let instance = Instance::temporary(backend)?;
     let guard = Guard::over(&env::current_exe()?, &instance.folder)?;
     instance.start(&Service::ALL, tasks)?;
@@ -120,6 +119,7 @@ fn temporary(tasks: &Tasks, backend: Backend) -> Result<(Instance, Guard)> {
 fn set_up(
     tasks: &Tasks,
     backend: Backend,
+    packages: Vec<Package>,
     what: &str,
     mut build: Command,
 ) -> Result<(Instance, Guard)> {
@@ -131,7 +131,7 @@ fn set_up(
             task.done(&format!("Compiled {what}"));
             Ok(())
         });
-        let servers = temporary(tasks, backend);
+        let servers = temporary(tasks, backend, packages);
         match building.join() {
             Ok(Ok(())) => servers,
             Ok(Err(error)) => Err(error),
@@ -148,7 +148,12 @@ fn play(lessons: &[String]) -> Result<()> {
     for folder in &folders {
         build.args(["--package", package(folder)]);
     }
-    let (instance, guard) = set_up(&tasks, Backend::for_playing(), "the lessons", build)?;
+    let backend = Backend::for_playing();
+    let packages = match backend {
+        Backend::Local => Service::ALL.map(Package::of).into(),
+        Backend::Docker => Vec::new(),
+    };
+    let (instance, guard) = set_up(&tasks, backend, packages, "the lessons", build)?;
 
     let colour = std::io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none();
     for folder in &folders {
@@ -194,7 +199,9 @@ fn test(arguments: &[String]) -> Result<ExitCode> {
     let mut build = cargo();
     build.args(["test", "--workspace", "--no-run"]);
     // Not with Docker: the tests pause them, read their logs and give them certificates.
-    let (instance, guard) = set_up(&tasks, Backend::Local, "the tests", build)?;
+    let mut packages: Vec<_> = Service::ALL.map(Package::of).into();
+    packages.push(servers::PIP);
+    let (instance, guard) = set_up(&tasks, Backend::Local, packages, "the tests", build)?;
     let status = cargo()
         .current_dir(root())
         .args(["test", "--workspace"])

@@ -131,7 +131,13 @@ pub fn up(tasks: &Tasks) -> Result<()> {
         _ => Backend::Local,
     };
     if backend == Backend::Local {
-        install(&missing, tasks)?;
+        install(
+            missing
+                .iter()
+                .map(|&service| Package::of(service))
+                .collect(),
+            tasks,
+        )?;
     }
     Instance::of_checkout(backend).start(&missing, tasks)?;
     for service in missing {
@@ -165,58 +171,74 @@ fn describe(place: &Place, name: &str) -> String {
     format!("{name} at {}, {whose}{page}", place.url.address())
 }
 
-/// Installs those of the services that are missing, with the system's package manager.
-pub fn install(services: &[Service], tasks: &Tasks) -> Result<()> {
-    let missing: Vec<Service> = services
-        .iter()
-        .copied()
-        .filter(|service| service.program().is_none())
+/// Something that the lab installs where it is missing.
+pub struct Package {
+    name: &'static str,
+    /// Its names for apt, dnf and brew.
+    names: [&'static str; 3],
+    is_installed: fn() -> bool,
+}
+
+const RABBITMQ: Package = Package {
+    name: "RabbitMQ",
+    names: ["rabbitmq-server", "rabbitmq-server", "rabbitmq"],
+    is_installed: || Service::Rabbitmq.program().is_some(),
+};
+
+const MYSQL: Package = Package {
+    name: "MySQL",
+    names: ["mariadb-server", "mariadb-server", "mariadb"],
+    is_installed: || Service::Mysql.program().is_some(),
+};
+
+/// Python's package manager: the tests let programs in Python speak with the lessons.
+pub const PIP: Package = Package {
+    name: "Python's pip",
+    names: ["python3-pip", "python3-pip", "python"],
+    is_installed: || {
+        Command::new("python3")
+            .args(["-m", "pip", "--version"])
+            .output()
+            .is_ok_and(|output| output.status.success())
+    },
+};
+
+impl Package {
+    pub fn of(service: Service) -> Self {
+        match service {
+            Service::Rabbitmq => RABBITMQ,
+            Service::Mysql => MYSQL,
+        }
+    }
+}
+
+/// Installs what is missing, with the system's package manager.
+pub fn install(packages: Vec<Package>, tasks: &Tasks) -> Result<()> {
+    let missing: Vec<Package> = packages
+        .into_iter()
+        .filter(|package| !(package.is_installed)())
         .collect();
     if missing.is_empty() {
         return Ok(());
     }
-    let packages = |rabbitmq, mysql| -> Vec<&str> {
-        missing
-            .iter()
-            .map(|service| {
-                if *service == Service::Rabbitmq {
-                    rabbitmq
-                } else {
-                    mysql
-                }
-            })
-            .collect()
-    };
     let found = |name: &str| find_program(&[], &[name]).is_some();
-    let (manager, script, packages, as_root) = if found("apt-get") {
-        (
-            "apt-get",
-            APT,
-            packages("rabbitmq-server", "mariadb-server"),
-            true,
-        )
-    } else if found("dnf") {
-        (
-            "dnf",
-            "dnf install -y \"$@\"",
-            packages("rabbitmq-server", "mariadb-server"),
-            true,
-        )
-    } else if found("brew") {
-        (
-            "brew",
-            "brew install \"$@\"",
-            packages("rabbitmq", "mariadb"),
-            false,
-        )
-    } else {
+    let managers = [
+        ("apt-get", APT),
+        ("dnf", "dnf install -y \"$@\""),
+        ("brew", "brew install \"$@\""),
+    ];
+    let Some(index) = managers.iter().position(|(manager, _)| found(manager)) else {
+        let names: Vec<_> = missing.iter().map(|package| package.name).collect();
         bail!(
-            "RabbitMQ and MySQL are not installed, and neither is a package manager that the lab knows \
-               (apt, dnf, brew). Install them, or Docker, and try again"
+            "{} is not installed, and there is no package manager that the lab knows (apt, dnf, brew). \
+             Install it, or Docker, and try again",
+            names.join(" and ")
         );
     };
+    let (manager, script) = managers[index];
+    let packages: Vec<_> = missing.iter().map(|package| package.names[index]).collect();
     let names = packages.join(" and ");
-    let sudo = as_root && !Uid::effective().is_root();
+    let sudo = manager != "brew" && !Uid::effective().is_root();
     ensure!(
         !sudo || found("sudo"),
         "{names} must be installed, which needs root. As root: {manager} install {}",
@@ -229,11 +251,11 @@ pub fn install(services: &[Service], tasks: &Tasks) -> Result<()> {
     }
     command.args(["-c", script, "sh"]).args(&packages);
     run(&task, command)?;
-    for service in missing {
+    for package in missing {
         ensure!(
-            service.program().is_some(),
-            "{manager} installed {names}, but `{}` is not to be found",
-            service.name()
+            (package.is_installed)(),
+            "{manager} installed {names}, but {} is not to be found",
+            package.name
         );
     }
     task.done(&format!("Installed {names} with {manager}"));

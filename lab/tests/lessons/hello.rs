@@ -5,10 +5,7 @@ use lab::process::wait_until;
 use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
 
-use crate::support::{Client, LIMIT, Servers, Terminal, lines, output, vhost};
-
-const NONE: [&str; 0] = [];
-const WAITING: &str = " [*] Waiting for messages. To exit press CTRL+C";
+use crate::support::{Client, LIMIT, NONE, Servers, Terminal, WAITING, lines, output, vhost};
 
 #[test]
 fn send_and_receive() {
@@ -136,7 +133,7 @@ fn help_and_wrong_usage() {
 async fn ten_thousand_messages_in_order() {
     let url = vhost("ten_thousand");
     let client = Client::connect(&url).await;
-    client.declare_hello().await;
+    client.declare().await;
     let receive = Terminal::run("receive", &NONE, &url);
     receive.expect(WAITING);
     let mut confirms = Vec::new();
@@ -162,7 +159,7 @@ async fn ten_thousand_messages_in_order() {
 async fn any_body_comes_through() {
     let url = vhost("any_body");
     let client = Client::connect(&url).await;
-    client.declare_hello().await;
+    client.declare().await;
     let bytes: Vec<u8> = (0..=255).rev().collect();
     let large = "0123456789".repeat(1_000_000);
     let bodies: [(&[u8], String); 6] = [
@@ -249,7 +246,7 @@ async fn a_consumer_whose_queue_is_deleted_ends_with_an_error() {
         ("receive-callback", vec![]),
         ("receive-until-idle", vec!["60"]),
     ] {
-        client.declare_hello().await;
+        client.declare().await;
         let receive = Terminal::run(program, &arguments, &url);
         client.publish(b"first").await;
         while !receive.line().unwrap().ends_with("Received first") {}

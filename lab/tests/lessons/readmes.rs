@@ -17,10 +17,10 @@ fn every_readme_is_true() {
     let lessons = lessons().unwrap();
     assert!(!lessons.is_empty());
     let mut played = 0;
-    for folder in lessons
-        .iter()
-        .map(|lesson| lesson.as_path())
-        .chain([root()])
+    // in the order in which a reader meets them, one after the other with the same servers
+    for folder in [root()]
+        .into_iter()
+        .chain(lessons.iter().map(|lesson| lesson.as_path()))
     {
         let readme = Readme::read(&folder.join("README.md")).unwrap();
         readme.check_excerpts(folder).unwrap();

@@ -12,12 +12,8 @@ use lapin::types::FieldTable;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use crate::support::{Client, Servers, Terminal, breakable, lines};
+use crate::support::{AGAIN, Client, LOST, NONE, Servers, Terminal, WAITING, breakable, lines};
 
-const NONE: [&str; 0] = [];
-const WAITING: &str = " [*] Waiting for messages. To exit press CTRL+C";
-const LOST: &str = " [!] Lost the connection to RabbitMQ. Reconnecting ...";
-const AGAIN: &str = " [!] Connected again";
 const RABBITMQ: [Service; 1] = [Service::Rabbitmq];
 
 fn receive_outlives(kill: bool) {
@@ -111,8 +107,8 @@ async fn an_acknowledgement_held_over_a_restart_acknowledges_nothing() {
                 .with_max_delay(Duration::from_secs(1))
                 .without_max_times()
         });
-    let client = Client::connect_with(&url, properties).await;
-    client.declare_hello().await;
+    let client = Client::connect_with(&url, "hello", properties).await;
+    client.declare().await;
     for body in ["one", "two", "three"] {
         client.publish(body.as_bytes()).await;
     }

@@ -18,10 +18,16 @@ use lab::process::{cargo, wait_until};
 use lab::progress::Tasks;
 use lab::root;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+pub const WAITING: &str = " [*] Waiting for messages. To exit press CTRL+C";
+pub const LOST: &str = " [!] Lost the connection to RabbitMQ. Reconnecting ...";
+pub const AGAIN: &str = " [!] Connected again";
+/// No arguments.
+pub const NONE: [&str; 0] = [];
 
 /// How long anything may take that takes milliseconds on an idle machine.
 pub const LIMIT: Duration = Duration::from_secs(30);
@@ -87,11 +93,26 @@ pub fn vhost(name: &str) -> String {
     shared().create_vhost(name).unwrap()
 }
 
-/// A RabbitMQ that tests may stop and kill, with the queue `hello`; one test at a time.
+/// The names of the queues in a virtual host of [`vhost`], in their order.
+pub fn queues(url: &str) -> Vec<String> {
+    let vhost = url.rsplit('/').next().unwrap();
+    let queues = shared().management(&format!("queues/{vhost}")).unwrap();
+    let names = queues.as_array().unwrap().iter();
+    let mut names: Vec<_> = names
+        .map(|queue| queue["name"].as_str().unwrap().to_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+/// A RabbitMQ that tests may stop and kill, with the queues `hello` and `task_queue`, both empty; one
+/// test at a time.
 pub fn breakable() -> MutexGuard<'static, Servers> {
     static BREAKABLE: LazyLock<Mutex<Servers>> = LazyLock::new(|| {
         let servers = Servers::start(&[Service::Rabbitmq]);
-        lines("receive-get", &[""; 0], &servers.instance.amqp_url());
+        let url = servers.instance.amqp_url();
+        lines("receive-get", &NONE, &url);
+        lines("new-task", &NONE, &url);
         // RabbitMQ writes the name of a new quorum queue to disk half a second after it was declared.
         // Killed before, it has an empty queue of that name afterwards, or one that never answers
         // (seen with 3.10.8 and 4.3.6). Nothing tells when it is written.
@@ -107,6 +128,9 @@ pub fn breakable() -> MutexGuard<'static, Servers> {
         .start(&[Service::Rabbitmq], &Tasks::quiet())
         .unwrap();
     lines("receive-until-idle", &["0.2"], &servers.instance.amqp_url());
+    let mut purge = servers.instance.rabbitmqctl().unwrap();
+    let purged = purge.args(["-q", "purge_queue", "task_queue"]).status();
+    assert!(purged.unwrap().success());
     servers
 }
 
@@ -175,8 +199,23 @@ impl Terminal {
         }
     }
 
+    /// The next line, unless it does not come in this time or the program has ended.
+    pub fn line_within(&self, limit: Duration) -> Option<String> {
+        let line = self.lines.recv_timeout(limit).ok()?;
+        Some(String::from_utf8(line).unwrap())
+    }
+
     pub fn expect(&self, expected: &str) {
         assert_eq!(self.line().as_deref(), Some(expected));
+    }
+
+    /// Expects that it says it is waiting in a queue of its own: the name of the queue.
+    pub fn expect_queue(&self) -> String {
+        let line = self.line().unwrap();
+        let name = line
+            .strip_prefix(" [*] Waiting for logs in the queue ")
+            .and_then(|rest| rest.strip_suffix(". To exit press CTRL+C"));
+        name.unwrap_or_else(|| panic!("{line}")).to_owned()
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -224,18 +263,27 @@ pub fn lines<S: AsRef<OsStr>>(name: &str, arguments: &[S], amqp_url: &str) -> Ve
     lines
 }
 
-/// A test's own view of the broker, to check what the programs have done to it.
+/// A test's own view of the broker and of one quorum queue, to check what the programs have done.
 pub struct Client {
     connection: Connection,
     pub channel: Channel,
+    queue: ShortString,
 }
 
 impl Client {
+    /// With the queue `hello`.
     pub async fn connect(url: &str) -> Self {
-        Self::connect_with(url, ConnectionProperties::default()).await
+        Self::connect_with(url, "hello", ConnectionProperties::default()).await
     }
 
-    pub async fn connect_with(url: &str, properties: ConnectionProperties) -> Self {
+    /// With the queue `task_queue`.
+    pub async fn of_tasks(url: &str) -> Self {
+        let client = Self::connect_with(url, "task_queue", ConnectionProperties::default()).await;
+        client.declare().await;
+        client
+    }
+
+    pub async fn connect_with(url: &str, queue: &str, properties: ConnectionProperties) -> Self {
         let connection = Connection::connect(url, properties).await.unwrap();
         let channel = connection.create_channel().await.unwrap();
         channel
@@ -245,18 +293,23 @@ impl Client {
         Self {
             connection,
             channel,
+            queue: queue.into(),
         }
     }
 
-    /// Declares `hello` as the lesson does.
-    pub async fn declare_hello(&self) {
+    /// Declares the queue as its lesson does.
+    pub async fn declare(&self) {
         let mut arguments = FieldTable::default();
         arguments.insert(
             "x-queue-type".into(),
             AMQPValue::LongString("quorum".into()),
         );
         self.channel
-            .queue_declare("hello".into(), QueueDeclareOptions::durable(), arguments)
+            .queue_declare(
+                self.queue.clone(),
+                QueueDeclareOptions::durable(),
+                arguments,
+            )
             .await
             .unwrap();
     }
@@ -269,19 +322,14 @@ impl Client {
     /// Publishes without waiting for the confirm.
     pub async fn send(&self, body: &[u8]) -> lapin::PublisherConfirm {
         let persistent = BasicProperties::default().with_delivery_mode(2);
+        let options = BasicPublishOptions::default();
         self.channel
-            .basic_publish(
-                "".into(),
-                "hello".into(),
-                BasicPublishOptions::default(),
-                body,
-                persistent,
-            )
+            .basic_publish("".into(), self.queue.clone(), options, body, persistent)
             .await
             .unwrap()
     }
 
-    /// How many messages of `hello` wait to be delivered.
+    /// How many messages of the queue wait to be delivered.
     pub async fn waiting(&self) -> u32 {
         let passive = QueueDeclareOptions {
             passive: true,
@@ -289,13 +337,13 @@ impl Client {
         };
         let queue = self
             .channel
-            .queue_declare("hello".into(), passive, FieldTable::default())
+            .queue_declare(self.queue.clone(), passive, FieldTable::default())
             .await
             .unwrap();
         queue.message_count()
     }
 
-    /// Waits until that many messages of `hello` wait to be delivered.
+    /// Waits until that many messages of the queue wait to be delivered.
     pub async fn wait_for_waiting(&self, count: u32) {
         let start = std::time::Instant::now();
         loop {
