@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use lab::process::cargo;
 use lab::{lessons, root};
@@ -37,7 +38,17 @@ fn a_copied_lesson_builds_and_runs() {
             .args(["build", "--quiet", "--offline", "--bins"]);
         assert!(build.status().unwrap().success(), "{}", copied.display());
     }
-    let mut send = std::process::Command::new(folder.path().join("target/debug/send"));
-    send.env("AMQP_URL", url);
-    assert_eq!(Terminal::start(send).finish().0, [" [x] Sent Hello World!"]);
+    for (program, line) in [
+        ("send", " [x] Sent Hello World!"),
+        ("new-task", " [x] Sent Hello World!"),
+        ("emit-log", " [x] Sent Hello World!"),
+        ("emit-log-topic", " [x] Sent kern.info: Hello World!"),
+    ] {
+        let mut command = Command::new(folder.path().join("target/debug").join(program));
+        command.env("AMQP_URL", &url);
+        if program == "emit-log-topic" {
+            command.arg("kern.info");
+        }
+        assert_eq!(Terminal::start(command).finish().0, [line]);
+    }
 }

@@ -1,11 +1,9 @@
 //! The five programs of lesson 01.
 
-use lab::instance::Service;
-use lab::process::wait_until;
 use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
 
-use crate::support::{Client, LIMIT, NONE, Servers, Terminal, WAITING, lines, output, vhost};
+use crate::support::{Client, NONE, Terminal, WAITING, lines, output, vhost};
 
 #[test]
 fn send_and_receive() {
@@ -264,35 +262,4 @@ async fn a_consumer_whose_queue_is_deleted_ends_with_an_error() {
         assert_eq!(status.code(), Some(1));
     }
     client.close().await;
-}
-
-/// The broker must not find any connection cut off: each program says goodbye.
-#[test]
-fn every_program_closes_its_connection() {
-    let servers = Servers::start(&[Service::Rabbitmq]);
-    let url = servers.instance.amqp_url();
-    lines("send", &NONE, &url);
-    lines("receive-get", &NONE, &url);
-    lines("receive-until-idle", &["0.1"], &url);
-    output("send", &["--routing-key", "nowhere"], &url);
-    for program in ["receive", "receive-callback"] {
-        let receive = Terminal::run(program, &NONE, &url);
-        receive.expect(WAITING);
-        receive.interrupt();
-    }
-    // a connection that has a name is a program's; the others are the lab's own probes
-    let count = |text: &str| servers.log().matches(text).count();
-    let opened = || count("has a client-provided name");
-    let closed = || {
-        let log = servers.log();
-        let lines = log
-            .lines()
-            .filter(|line| line.contains("closing AMQP connection"));
-        lines
-            .filter(|line| line.contains(" - send") || line.contains(" - receive"))
-            .count()
-    };
-    wait_until(LIMIT, || closed() == opened()).unwrap();
-    assert_eq!(opened(), 6);
-    assert_eq!(count("unexpectedly closed"), 0, "{}", servers.log());
 }

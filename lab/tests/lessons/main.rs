@@ -7,6 +7,7 @@ mod connection;
 mod copy;
 mod hello;
 mod peers;
+mod programs;
 mod publish_subscribe;
 mod readmes;
 mod restarts;

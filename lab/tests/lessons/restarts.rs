@@ -9,8 +9,6 @@ use lab::progress::Tasks;
 use lapin::ConnectionProperties;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions};
 use lapin::types::FieldTable;
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 
 use crate::support::{AGAIN, Client, LOST, NONE, Servers, Terminal, WAITING, breakable, lines};
 
@@ -153,13 +151,13 @@ async fn an_acknowledgement_held_over_a_restart_acknowledges_nothing() {
 fn ctrl_c_ends_a_program_that_is_reconnecting() {
     let servers = breakable();
     let url = servers.instance.amqp_url();
-    for program in ["receive", "receive-callback"] {
+    for program in ["receive", "receive-callback", "worker"] {
         servers.instance.start(&RABBITMQ, &Tasks::quiet()).unwrap();
         let receive = Terminal::run(program, &NONE, &url);
         receive.expect(WAITING);
         servers.instance.stop(Service::Rabbitmq, true).unwrap();
         receive.expect(LOST);
-        receive.interrupt();
+        receive.stop();
     }
 }
 
@@ -181,22 +179,4 @@ fn receive_until_idle_waits_for_a_broker_that_is_away() {
     received.retain(|line| line != " [x] Received one"); // its acknowledgement may have come too late
     assert_eq!(received, [" [x] Received two", " [*] No message for 2s"]);
     assert_eq!(status.code(), Some(0));
-}
-
-/// A broker that is not gone and does not answer either, as on a machine that swaps.
-#[test]
-fn ctrl_c_ends_a_program_whose_broker_is_paused() {
-    let servers = breakable();
-    let receive = Terminal::run("receive", &NONE, &servers.instance.amqp_url());
-    receive.expect(WAITING);
-    let pid = std::fs::read_to_string(servers.instance.folder.join("rabbitmq.pid")).unwrap();
-    let group = Pid::from_raw(pid.split(' ').next().unwrap().parse().unwrap());
-    killpg(group, Signal::SIGSTOP).unwrap();
-    let start = std::time::Instant::now();
-    receive.signal(Signal::SIGINT);
-    let (lines, status) = receive.finish();
-    let waited = start.elapsed();
-    killpg(group, Signal::SIGCONT).unwrap();
-    assert_eq!((lines, status.code()), (vec![], Some(0)));
-    assert!(waited < Duration::from_secs(10), "{waited:?}");
 }

@@ -230,6 +230,15 @@ impl Terminal {
         (lines, self.child.wait().unwrap())
     }
 
+    /// Ctrl-C: it must end with exit code 0, and say nothing more than what it has done.
+    pub fn stop(self) {
+        self.signal(Signal::SIGINT);
+        let (lines, status) = self.finish();
+        assert_eq!(status.code(), Some(0), "{status}");
+        let mut lines = lines.iter();
+        assert!(lines.all(|line| line.starts_with(" [*] Tasks done: ")));
+    }
+
     /// Ctrl-C: it must end with exit code 0, and say nothing more.
     pub fn interrupt(self) {
         self.signal(Signal::SIGINT);

@@ -1,0 +1,100 @@
+//! What the programs of all lessons have in common.
+
+use lab::instance::Service;
+use lab::process::wait_until;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use crate::support::{LIMIT, NONE, Servers, Terminal, breakable, lines, output};
+
+/// Those that send something and end.
+const SENDERS: [(&str, &[&str]); 6] = [
+    ("send", &[]),
+    ("new-task", &["task"]),
+    ("emit-log", &["line"]),
+    ("emit-log-direct", &["error", "line"]),
+    ("emit-log-topic", &["kern.info", "line"]),
+    ("emit-log-headers", &["line", "level=error"]),
+];
+
+/// Those that receive until Ctrl-C.
+const RECEIVERS: [(&str, &[&str]); 7] = [
+    ("receive", &[]),
+    ("receive-callback", &[]),
+    ("worker", &[]),
+    ("receive-logs", &[]),
+    ("receive-logs-direct", &["error"]),
+    ("receive-logs-topic", &["kern.*"]),
+    ("receive-logs-headers", &["all", "level=error"]),
+];
+
+/// The broker must not find any connection cut off: each program says goodbye. Nor does any of them
+/// use what RabbitMQ is going to drop.
+#[test]
+fn every_program_closes_its_connection_and_uses_nothing_deprecated() {
+    let servers = Servers::start(&[Service::Rabbitmq]);
+    let url = servers.instance.amqp_url();
+    for (program, arguments) in SENDERS {
+        lines(program, arguments, &url);
+    }
+    lines("receive-get", &NONE, &url);
+    lines("receive-until-idle", &["0.1"], &url);
+    output("send", &["--routing-key", "nowhere"], &url);
+    for (program, arguments) in RECEIVERS {
+        let receiver = Terminal::run(program, arguments, &url);
+        assert!(receiver.line().unwrap().starts_with(" [*] Waiting for "));
+        if program == "worker" {
+            receiver.expect(" [x] Received task");
+            receiver.expect(" [x] Done");
+        }
+        receiver.stop();
+    }
+    // a connection that has a name is a program's; the others are the lab's own probes
+    let programs = ["send", "receive", "new-task", "worker", "emit-log"];
+    let names = programs.map(|name| format!(" - {name}"));
+    let count = |text: &str| servers.log().matches(text).count();
+    let opened = || count("has a client-provided name");
+    let closed = || {
+        let log = servers.log();
+        let lines = log
+            .lines()
+            .filter(|line| line.contains("closing AMQP connection"));
+        lines
+            .filter(|line| names.iter().any(|name| line.contains(name)))
+            .count()
+    };
+    wait_until(LIMIT, || closed() == opened()).unwrap();
+    assert_eq!(opened(), SENDERS.len() + RECEIVERS.len() + 3);
+    assert_eq!(count("unexpectedly closed"), 0, "{}", servers.log());
+
+    // RabbitMQ 4.3 says so of the figures on its own management page.
+    let log = servers.log();
+    let deprecated = log.lines().filter(|line| {
+        line.contains("deprecated") && !line.contains("management_metrics_collection")
+    });
+    assert_eq!(deprecated.collect::<Vec<_>>(), NONE);
+}
+
+/// A broker that is not gone and does not answer either, as on a machine that swaps.
+#[test]
+fn ctrl_c_ends_a_program_whose_broker_is_paused() {
+    let servers = breakable();
+    let url = servers.instance.amqp_url();
+    let receivers = RECEIVERS.map(|(program, arguments)| {
+        let receiver = Terminal::run(program, arguments, &url);
+        assert!(receiver.line().unwrap().starts_with(" [*] Waiting for "));
+        receiver
+    });
+    let pid = std::fs::read_to_string(servers.instance.folder.join("rabbitmq.pid")).unwrap();
+    let group = Pid::from_raw(pid.split(' ').next().unwrap().parse().unwrap());
+    killpg(group, Signal::SIGSTOP).unwrap();
+    let start = std::time::Instant::now();
+    for receiver in &receivers {
+        receiver.signal(Signal::SIGINT);
+    }
+    let codes = receivers.map(|receiver| receiver.finish().1.code());
+    let waited = start.elapsed();
+    killpg(group, Signal::SIGCONT).unwrap();
+    assert_eq!(codes, [Some(0); RECEIVERS.len()]);
+    assert!(waited < std::time::Duration::from_secs(10), "{waited:?}");
+}
