@@ -66,8 +66,7 @@ async fn main() -> Result<(), common::Error> {
     let work = async {
         while let Some(delivery) = consumer.next().await {
             let task = match delivery {
-                Ok(task) if args.auto_ack || task.acker.usable() => task,
-                Ok(_) => continue, // over a connection that is lost by now: it comes again
+                Ok(task) => task,
                 Err(error) => {
                     channel.wait_for_recovery(error).await?;
                     continue;

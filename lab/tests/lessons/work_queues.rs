@@ -347,7 +347,7 @@ fn a_task_in_work_outlives_a_killed_broker() {
         " [x] Done",
         " [x] Done",
         " [x] Received long .......... (redelivered)",
-        // The second one was in its hands too, but not begun. Only once more, then.
+        // in its hands too, but not begun
         " [x] Received two (redelivered)",
     ];
     assert_eq!(rest, expected);
