@@ -1,29 +1,22 @@
 //! Where the servers are and who we are: the connection parameters and credentials that all lessons
 //! share, and the one line a program prints when it cannot go on. The AMQP calls are in the lessons.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock};
-use std::{env, fmt, future::pending, io, time::Duration};
+use std::{env, fmt, io, time::Duration};
 
 use anyhow::{anyhow, ensure};
 use futures_lite::StreamExt;
-use lapin::{Connection, ConnectionProperties, ErrorKind, Event, tcp::AMQPUriTcpExt, uri::AMQPUri};
-use tokio::{
-    runtime::Runtime,
-    sync::mpsc,
-    time::{sleep, timeout},
+use lapin::{
+    Connection, ConnectionProperties, ErrorKind, Event, protocol::AMQPErrorKind, uri::AMQPUri,
 };
+use tokio::time::{sleep, timeout};
 
-/// How long the first connection may take. A broker that is reachable answers within milliseconds;
+/// How long a connection may take. A broker that is reachable answers within milliseconds;
 /// one behind a slow network, within a second or two.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// How long to wait before the next attempt to bring back a lost connection: at first, and at most.
 const MIN_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(5);
-
-const LOST: &str = " [!] Lost the connection to RabbitMQ. Reconnecting ...";
-const AGAIN: &str = " [!] Connected again";
 
 /// The address of RabbitMQ: the environment variable `AMQP_URL`, or else the user `guest` at the
 /// default port of this machine. `%2f` is `/`, the name of the default virtual host.
@@ -48,95 +41,20 @@ fn variable(name: &str, default: &str) -> String {
 /// Connects to RabbitMQ at [`amqp_url`]. `program` is the name of the connection: the management
 /// page shows it.
 ///
-/// A connection that is lost later comes back by itself, with its channels, queues, consumers and
-/// prefetch: this is lapin's recovery, see [`ConnectionProperties::enable_auto_recover`]. It goes on
-/// trying for as long as the program runs, with pauses of 0.1 to 5 seconds, and says on standard
-/// error that the connection is lost, and that it is back.
-///
-/// Do not leave bindings to it: with each recovery lapin 4.12 makes each of them twice as often as
-/// with the one before, until nothing else gets done. Bind on a channel that you close, or use
-/// [`connect_once`].
+/// Says on standard error when the broker is short of memory or disk and takes no messages for now:
+/// <https://www.rabbitmq.com/docs/connection-blocked>.
 ///
 /// # Errors
 ///
-/// The *first* connection is tried once, so that a wrong address is known at once: the error names
-/// the address without its password, the cause, and what to do.
+/// It is tried once, so that a wrong address is known at once: the error names the address without
+/// its password, the cause, and what to do.
 pub async fn connect(program: &str) -> anyhow::Result<Connection> {
-    let recovery = ConnectionProperties::default()
-        .enable_auto_recover()
-        .configure_backoff(|backoff| {
-            backoff
-                .with_min_delay(MIN_PAUSE)
-                .with_max_delay(MAX_PAUSE)
-                .without_max_times()
-        });
-    open(program, recovery).await
-}
-
-/// As [`connect`], but a connection that is lost stays lost: for a program that must begin anew
-/// then, because its queue was gone with the connection. [`reconnect`] is its way back.
-///
-/// # Errors
-///
-/// As [`connect`].
-pub async fn connect_once(program: &str) -> anyhow::Result<Connection> {
-    open(program, ConnectionProperties::default()).await
-}
-
-/// Connects again after a connection of [`connect_once`] was lost. Goes on trying for as long as the
-/// program runs, and says the same as [`connect`] does.
-pub async fn reconnect(program: &str) -> Connection {
-    eprintln!("{LOST}");
-    let mut pause = MIN_PAUSE;
-    loop {
-        sleep(pause).await;
-        if let Ok(connection) = connect_once(program).await {
-            eprintln!("{AGAIN}");
-            return connection;
-        }
-        pause = MAX_PAUSE.min(pause * 2);
-    }
-}
-
-async fn open(program: &str, properties: ConnectionProperties) -> anyhow::Result<Connection> {
-    // lapin works on a runtime of its own that is never shut down: a program may end in the middle
-    // of a recovery, and what was waiting on the runtime of `main` then would panic.
-    static BACKGROUND: LazyLock<io::Result<Runtime>> = LazyLock::new(|| {
-        let mut builder = tokio::runtime::Builder::new_multi_thread();
-        builder.worker_threads(1).enable_all().build()
-    });
-    let runtime = {
-        let _entered = BACKGROUND.as_ref()?.enter();
-        lapin::runtime::default_runtime()?
-    };
-
-    // With recovery on, lapin repeats the first connection too when it fails, and tells nobody. So
-    // we open the socket for lapin and listen to how that goes.
-    let (failed, mut failure) = mpsc::unbounded_channel();
-    let lost = Arc::new(AtomicBool::new(false));
-    let is_lost = lost.clone();
-    let open_socket = async move |uri: AMQPUri, runtime| {
-        if failed.is_closed() && !is_lost.swap(true, Ordering::Relaxed) {
-            eprintln!("{LOST}");
-        }
-        let socket = uri
-            .connect_async(&runtime)
-            .await
-            .map_err(lapin::Error::from);
-        if let Err(error) = &socket
-            && failed.send(error.clone()).is_ok()
-        {
-            pending::<()>().await; // the first connection is not repeated
-        }
-        socket
-    };
     let uri = parse(&amqp_url())?;
-    let properties = properties.with_connection_name(program.into());
-    let result = tokio::select! {
-        result = Connection::connector(uri.clone(), runtime, open_socket, properties) => result,
-        Some(error) = failure.recv() => Err(error),
-        () = sleep(CONNECT_TIMEOUT) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
-    };
+    let properties = ConnectionProperties::default().with_connection_name(program.into());
+    let connecting = Connection::connect_uri(uri.clone(), properties);
+    let result = timeout(CONNECT_TIMEOUT, connecting)
+        .await
+        .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
     let connection = result.map_err(|error| {
         let (cause, advice) = explain(&error);
         anyhow!("cannot connect to {}: {cause}. {advice}", masked(&uri))
@@ -145,22 +63,63 @@ async fn open(program: &str, properties: ConnectionProperties) -> anyhow::Result
     let mut events = connection.events_listener().boxed();
     tokio::spawn(async move {
         while let Some(event) = events.next().await {
-            if matches!(event, Event::Connected) && lost.swap(false, Ordering::Relaxed) {
-                eprintln!("{AGAIN}");
+            match event {
+                Event::ConnectionBlocked(reason) => {
+                    eprintln!(" [!] RabbitMQ takes no messages for now: {reason}");
+                }
+                Event::ConnectionUnblocked => eprintln!(" [!] RabbitMQ takes messages again"),
+                _ => {}
             }
         }
     });
     Ok(connection)
 }
 
+/// Whether work has ended because its connection is lost, and can go on over a new one. This is not
+/// so if the broker has closed the connection because of something that we have said.
+pub fn is_lost<T>(connection: &Connection, result: &anyhow::Result<T>) -> bool {
+    let Err(error) = result else {
+        return false;
+    };
+    let our_fault = match error.downcast_ref().map(lapin::Error::kind) {
+        // 320: the broker stops, or an operator has closed the connection
+        Some(ErrorKind::ProtocolError(reply)) => {
+            matches!(reply.kind(), AMQPErrorKind::Hard(_)) && reply.get_id() != 320
+        }
+        Some(ErrorKind::ParsingError(_)) => true,
+        _ => false,
+    };
+    !our_fault && !connection.status().connected()
+}
+
+/// Connects again after a connection was lost. It goes on trying for as long as the program runs,
+/// with pauses of 0.1 to 5 seconds, and says on standard error that the connection is lost, and that
+/// there is one again. Channels, queues, bindings and consumers are for the program to make anew.
+pub async fn reconnect(program: &str) -> Connection {
+    eprintln!(" [!] Lost the connection to RabbitMQ. Reconnecting ...");
+    let mut pause = MIN_PAUSE;
+    loop {
+        sleep(pause).await;
+        if let Ok(connection) = connect(program).await {
+            eprintln!(" [!] Connected again");
+            return connection;
+        }
+        pause = MAX_PAUSE.min(pause * 2);
+    }
+}
+
 /// Closes the connection, so that the broker knows that we are gone on purpose. Waits no longer than
 /// three seconds: a broker that does not answer will find out by itself.
 pub async fn close(connection: Connection) {
-    let _ = timeout(
-        Duration::from_secs(3),
-        connection.close(200, "Goodbye".into()),
-    )
-    .await;
+    let closing = async {
+        // lapin refuses while a channel is being closed, as one that was dropped a moment ago
+        while connection.close(200, "Goodbye".into()).await.is_err()
+            && connection.status().connected()
+        {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let _ = timeout(Duration::from_secs(3), closing).await;
 }
 
 /// Reads the URL as lapin does. The text of a URL that cannot be read is not repeated in the error:

@@ -462,6 +462,18 @@ impl Instance {
         Ok(command)
     }
 
+    /// MySQL's own command line tool, where it is in the container.
+    pub fn mysql(&self) -> Option<Command> {
+        if self.backend == Backend::Local {
+            return None;
+        }
+        let mut compose = self.compose();
+        compose
+            .args(["exec", "--no-TTY", "--env", "MYSQL_PWD=guest", "mysql"])
+            .args(["mysql", "--batch", "-u", "guest", "test"]);
+        Some(compose)
+    }
+
     /// <https://www.rabbitmq.com/docs/configure#supported-environment-variables>
     fn rabbitmq_environment(&self, command: &mut Command) {
         let file = |name: &str| self.folder.join(name);
@@ -591,7 +603,8 @@ impl Instance {
             run(task, install).inspect_err(|_| drop(fs::remove_dir_all(&data)))?;
         }
 
-        // Run at each start. `test%` takes in the databases of the lab's tests. MySQL's root has no
+        // Run at each start. `test%` takes in the databases of the lab's tests, and `reader` is for one
+        // of them: a user who may not write. MySQL's root has no
         // password after `--initialize-insecure`, so nobody may use it.
         let lock_root = if mariadb {
             ""
@@ -603,7 +616,9 @@ impl Instance {
              CREATE USER IF NOT EXISTS guest@localhost IDENTIFIED BY 'guest';\n\
              CREATE USER IF NOT EXISTS guest@'%' IDENTIFIED BY 'guest';\n\
              GRANT ALL ON `test%`.* TO guest@localhost;\n\
-             GRANT ALL ON `test%`.* TO guest@'%';\n{lock_root}"
+             GRANT ALL ON `test%`.* TO guest@'%';\n\
+             CREATE USER IF NOT EXISTS reader@localhost IDENTIFIED BY 'reader';\n\
+             GRANT SELECT ON `test%`.* TO reader@localhost;\n{lock_root}"
         );
         let init = self.folder.join("mysql.sql");
         fs::write(&init, sql)?;

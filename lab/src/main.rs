@@ -62,6 +62,8 @@ enum Cmd {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         arguments: Vec<String>,
     },
+    /// Run an SQL statement in the MySQL that `up` has found or started
+    Mysql { statement: String },
     /// Watch over temporary servers until standard input ends
     #[command(hide = true)]
     Guard { folder: PathBuf },
@@ -99,6 +101,10 @@ fn command(command: Cmd) -> Result<ExitCode> {
         }
         Cmd::Rabbitmqctl { arguments } => {
             let code = servers::rabbitmqctl(&arguments)?;
+            return Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)));
+        }
+        Cmd::Mysql { statement } => {
+            let code = servers::mysql(&statement)?;
             return Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)));
         }
         Cmd::Guard { folder } => guard::main(folder)?,

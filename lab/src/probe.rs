@@ -168,29 +168,13 @@ pub fn mysql(url: &Url) -> Answer {
         Some((number, _)) => format!("MariaDB {number}"),
         None => format!("MySQL {version}"),
     };
-    let Some(client) = find_program(&[], &["mysql", "mariadb"]) else {
+    let Some(mut client) = mysql_client(url) else {
         return Answer::Server(format!(
             "{name} (user and password not checked: no `mysql` client here)"
         ));
     };
-    let login = Command::new(client)
-        .args([
-            "--no-defaults",
-            "--protocol=tcp",
-            "--connect-timeout=3",
-            "-h",
-            &url.host,
-        ])
-        .args([
-            "-P",
-            &url.port.to_string(),
-            "-u",
-            &url.user,
-            "-e",
-            "SELECT 1",
-            &url.path,
-        ])
-        .env("MYSQL_PWD", &url.password) // not in the list of processes
+    let login = client
+        .args(["--connect-timeout=3", "-e", "SELECT 1"])
         .output();
     match login {
         Ok(output) if output.status.success() => Answer::Server(name),
@@ -201,4 +185,15 @@ pub fn mysql(url: &Url) -> Answer {
         ),
         Err(error) => Answer::Refused(error.to_string()),
     }
+}
+
+/// MySQL's own command line tool for this database, if there is one on this machine.
+pub fn mysql_client(url: &Url) -> Option<Command> {
+    let mut client = Command::new(find_program(&[], &["mysql", "mariadb"])?);
+    client
+        .args(["--no-defaults", "--protocol=tcp", "--batch"])
+        .args(["-h", &url.host, "-P", &url.port.to_string()])
+        .args(["-u", &url.user, "-D", &url.path])
+        .env("MYSQL_PWD", &url.password); // not in the list of processes
+    Some(client)
 }

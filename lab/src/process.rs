@@ -126,7 +126,7 @@ pub fn run(task: &Task, mut command: Command) -> Result<()> {
         output.push(line);
     }
     if !child.wait()?.success() {
-        let end = output[output.len().saturating_sub(20)..].join("\n");
+        let end = output[output.len().saturating_sub(60)..].join("\n");
         bail!("{what} failed:\n{end}");
     }
     Ok(())

@@ -329,6 +329,15 @@ pub fn rabbitmqctl(arguments: &[String]) -> Result<i32> {
     Ok(status.code().unwrap_or(1))
 }
 
+/// Runs MySQL's own command line tool against our MySQL, or that which `MYSQL_URL` names.
+pub fn mysql(statement: &str) -> Result<i32> {
+    let url = Place::of(Service::Mysql)?.url;
+    let client = probe::mysql_client(&url).or_else(|| ours_running(Service::Mysql).ok()?.mysql());
+    let mut client = client.context("there is no `mysql` or `mariadb` client on this machine")?;
+    let status = client.args(["-e", statement]).status()?;
+    Ok(status.code().unwrap_or(1))
+}
+
 /// What runs where, and the queues.
 pub fn status() -> Result<()> {
     for service in Service::ALL {

@@ -3,16 +3,19 @@
 //!     cargo run -p hello --bin receive-callback
 
 use std::pin::pin;
+use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Parser;
 use futures_lite::future::poll_once;
 use hello::printable;
+use lapin::Connection;
 use lapin::message::DeliveryResult;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use tokio::signal::ctrl_c;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 /// Receive the messages of the queue `hello` with a callback, until Ctrl-C.
 #[derive(Parser)]
@@ -21,7 +24,33 @@ struct Args {}
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), common::Error> {
     Args::parse();
-    let connection = common::connect(env!("CARGO_BIN_NAME")).await?;
+    let mut connection = common::connect(env!("CARGO_BIN_NAME")).await?;
+
+    let work = async {
+        loop {
+            let result = receive(&connection).await;
+            if !common::is_lost(&connection, &result) {
+                return result;
+            }
+            // What was not acknowledged comes again. We begin anew: connect, declare, consume.
+            connection = common::reconnect(env!("CARGO_BIN_NAME")).await;
+        }
+    };
+
+    // From its first poll on, Ctrl-C no longer kills the program. It ends the work instead.
+    let mut interrupted = pin!(ctrl_c());
+    poll_once(&mut interrupted).await;
+    tokio::select! {
+        result = work => result?,
+        signal = interrupted => signal?,
+    }
+
+    common::close(connection).await;
+    Ok(())
+}
+
+/// Receives over this connection, until it is lost or something else is wrong.
+async fn receive(connection: &Connection) -> anyhow::Result<()> {
     let channel = connection.create_channel().await?;
 
     let mut arguments = FieldTable::default();
@@ -49,34 +78,29 @@ async fn main() -> Result<(), common::Error> {
     consumer.set_delegate(move |delivery: DeliveryResult| {
         let ended = ended.clone();
         async move {
-            match delivery {
+            let result = match delivery {
                 Ok(Some(delivery)) => {
                     println!(" [x] Received {}", printable(&delivery.data));
-                    // An acknowledgement that fails has lost its connection: lapin restores that,
-                    // and the broker delivers the message again.
-                    let _ = delivery.ack(BasicAckOptions::default()).await;
+                    match delivery.ack(BasicAckOptions::default()).await {
+                        Ok(_) => return,
+                        Err(error) => Err(error.into()),
+                    }
                 }
-                // A callback has nobody to return an error to, so it sends it to `main`.
-                Ok(None) => drop(ended.send(None)),
-                Err(error) => drop(ended.send(Some(error))),
-            }
+                Ok(None) => Err(anyhow!(
+                    "the broker ended the consumer: was the queue deleted?"
+                )),
+                Err(error) => Err(error.into()),
+            };
+            let _ = ended.send(result); // a callback has nobody to return an error to
         }
     });
-    let watch = async {
-        while let Some(Some(error)) = end.recv().await {
-            channel.wait_for_recovery(error).await?;
-        }
-        bail!("the broker ended the consumer: was the queue deleted?")
-    };
-
-    let mut interrupted = pin!(ctrl_c());
-    poll_once(&mut interrupted).await;
     eprintln!(" [*] Waiting for messages. To exit press CTRL+C");
-    tokio::select! {
-        result = watch => result?,
-        signal = interrupted => signal?,
-    }
 
-    common::close(connection).await;
-    Ok(())
+    // Nor is a callback told that the connection is lost: we look from time to time.
+    while connection.status().connected() {
+        if let Ok(Some(result)) = timeout(Duration::from_millis(200), end.recv()).await {
+            return result;
+        }
+    }
+    bail!("the connection is lost")
 }

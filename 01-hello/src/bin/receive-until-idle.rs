@@ -6,11 +6,12 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Parser;
 use futures_lite::StreamExt;
 use futures_lite::future::poll_once;
 use hello::printable;
+use lapin::Connection;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use tokio::signal::ctrl_c;
@@ -31,7 +32,33 @@ fn seconds(text: &str) -> anyhow::Result<Duration> {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), common::Error> {
     let args = Args::parse();
-    let connection = common::connect(env!("CARGO_BIN_NAME")).await?;
+    let mut connection = common::connect(env!("CARGO_BIN_NAME")).await?;
+
+    let work = async {
+        loop {
+            let result = receive(&connection, args.seconds).await;
+            if !common::is_lost(&connection, &result) {
+                return result;
+            }
+            // What was not acknowledged comes again. We begin anew: connect, declare, consume.
+            connection = common::reconnect(env!("CARGO_BIN_NAME")).await;
+        }
+    };
+
+    // From its first poll on, Ctrl-C no longer kills the program. It ends the work instead.
+    let mut interrupted = pin!(ctrl_c());
+    poll_once(&mut interrupted).await;
+    tokio::select! {
+        result = work => result?,
+        signal = interrupted => signal?,
+    }
+
+    common::close(connection).await;
+    Ok(())
+}
+
+/// Receives over this connection, until it is lost or nothing comes any more.
+async fn receive(connection: &Connection, idle: Duration) -> anyhow::Result<()> {
     let channel = connection.create_channel().await?;
 
     let mut arguments = FieldTable::default();
@@ -53,36 +80,13 @@ async fn main() -> Result<(), common::Error> {
         )
         .await?;
 
-    let work = async {
-        loop {
-            // The stream of a consumer has no end of its own. A limit on the wait for its next item
-            // makes one.
-            match timeout(args.seconds, consumer.next()).await {
-                Ok(Some(Ok(delivery))) => {
-                    println!(" [x] Received {}", printable(&delivery.data));
-                    if let Err(error) = delivery.ack(BasicAckOptions::default()).await {
-                        channel.wait_for_recovery(error).await?;
-                    }
-                }
-                Ok(Some(Err(error))) => channel.wait_for_recovery(error).await?,
-                Ok(None) => bail!("the broker ended the consumer: was the queue deleted?"),
-                // Nothing comes while the broker is away either, and then the queue may be full.
-                Err(_) if !channel.status().connected() => {}
-                Err(_) => {
-                    eprintln!(" [*] No message for {:?}", args.seconds);
-                    return Ok(());
-                }
-            }
-        }
-    };
-
-    let mut interrupted = pin!(ctrl_c());
-    poll_once(&mut interrupted).await;
-    tokio::select! {
-        result = work => result?,
-        signal = interrupted => signal?,
+    // The stream of a consumer has no end of its own. A limit on the wait for its next item makes one.
+    while let Ok(delivery) = timeout(idle, consumer.next()).await {
+        let delivery =
+            delivery.context("the broker ended the consumer: was the queue deleted?")??;
+        println!(" [x] Received {}", printable(&delivery.data));
+        delivery.ack(BasicAckOptions::default()).await?;
     }
-
-    common::close(connection).await;
+    eprintln!(" [*] No message for {idle:?}");
     Ok(())
 }

@@ -9,6 +9,7 @@ use clap::Parser;
 use futures_lite::StreamExt;
 use futures_lite::future::poll_once;
 use hello::printable;
+use lapin::Connection;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use tokio::signal::ctrl_c;
@@ -20,7 +21,33 @@ struct Args {}
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), common::Error> {
     Args::parse();
-    let connection = common::connect(env!("CARGO_BIN_NAME")).await?;
+    let mut connection = common::connect(env!("CARGO_BIN_NAME")).await?;
+
+    let work = async {
+        loop {
+            let result = receive(&connection).await;
+            if !common::is_lost(&connection, &result) {
+                return result;
+            }
+            // What was not acknowledged comes again. We begin anew: connect, declare, consume.
+            connection = common::reconnect(env!("CARGO_BIN_NAME")).await;
+        }
+    };
+
+    // From its first poll on, Ctrl-C no longer kills the program. It ends the work instead.
+    let mut interrupted = pin!(ctrl_c());
+    poll_once(&mut interrupted).await;
+    tokio::select! {
+        result = work => result?,
+        signal = interrupted => signal?,
+    }
+
+    common::close(connection).await;
+    Ok(())
+}
+
+/// Receives over this connection, until it is lost or something else is wrong.
+async fn receive(connection: &Connection) -> anyhow::Result<()> {
     let channel = connection.create_channel().await?;
 
     // The same queue with the same properties as in `send`: whoever comes first creates it.
@@ -43,40 +70,19 @@ async fn main() -> Result<(), common::Error> {
             FieldTable::default(),
         )
         .await?;
-
-    let work = async {
-        while let Some(delivery) = consumer.next().await {
-            match delivery {
-                Ok(delivery) => {
-                    let again = if delivery.redelivered {
-                        " (redelivered)"
-                    } else {
-                        ""
-                    };
-                    println!(" [x] Received {}{again}", printable(&delivery.data));
-                    // Only now may the broker forget the message. Had we died before this line, it
-                    // would deliver the message again, to us or to another consumer.
-                    if let Err(error) = delivery.ack(BasicAckOptions::default()).await {
-                        channel.wait_for_recovery(error).await?;
-                    }
-                }
-                // If the connection broke, lapin restores it, and the stream goes on. Any other
-                // error comes back at once.
-                Err(error) => channel.wait_for_recovery(error).await?,
-            }
-        }
-        bail!("the broker ended the consumer: was the queue deleted?")
-    };
-
-    // From its first poll on, Ctrl-C no longer kills the program. It ends the work instead.
-    let mut interrupted = pin!(ctrl_c());
-    poll_once(&mut interrupted).await;
     eprintln!(" [*] Waiting for messages. To exit press CTRL+C");
-    tokio::select! {
-        result = work => result?,
-        signal = interrupted => signal?,
-    }
 
-    common::close(connection).await;
-    Ok(())
+    while let Some(delivery) = consumer.next().await {
+        let delivery = delivery?;
+        let again = if delivery.redelivered {
+            " (redelivered)"
+        } else {
+            ""
+        };
+        println!(" [x] Received {}{again}", printable(&delivery.data));
+        // Only now may the broker forget the message. Had we died before this line, it would deliver
+        // the message again, to us or to another consumer.
+        delivery.ack(BasicAckOptions::default()).await?;
+    }
+    bail!("the broker ended the consumer: was the queue deleted?")
 }

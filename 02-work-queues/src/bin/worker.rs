@@ -14,7 +14,8 @@ use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
     QueueDeclareOptions,
 };
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{Channel, Connection};
 use tokio::signal::ctrl_c;
 use tokio::time::{Instant, sleep, timeout};
 use work_queues::printable;
@@ -34,7 +35,63 @@ struct Args {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), common::Error> {
     let args = Args::parse();
-    let connection = common::connect(env!("CARGO_BIN_NAME")).await?;
+    let mut connection = common::connect(env!("CARGO_BIN_NAME")).await?;
+
+    let mut tally = Tally::default();
+    let work = async {
+        loop {
+            let result = work(&connection, &args, &mut tally).await;
+            if !common::is_lost(&connection, &result) {
+                return result;
+            }
+            // What was not acknowledged comes again. We begin anew: connect, declare, consume.
+            connection = common::reconnect(env!("CARGO_BIN_NAME")).await;
+        }
+    };
+
+    // From its first poll on, Ctrl-C no longer kills the program. It ends the work instead.
+    let mut interrupted = pin!(ctrl_c());
+    poll_once(&mut interrupted).await;
+    tokio::select! {
+        result = work => result?,
+        signal = interrupted => signal?,
+    }
+
+    // Take no new task, and give back those in our hands. The broker would put them back anyway when
+    // the connection closes, but count that against them (since 4.3), as if we had died of them.
+    if let Some((channel, consumer)) = &tally.consumer {
+        let give_back = async {
+            channel
+                .basic_cancel(consumer.clone(), BasicCancelOptions::default())
+                .await?;
+            let all = BasicNackOptions {
+                multiple: true, // with the delivery tag 0: all that we have not acknowledged
+                requeue: true,
+            };
+            channel.basic_nack(0, all).await
+        };
+        let _ = timeout(Duration::from_secs(2), give_back).await; // no broker, no task in our hands
+    }
+    common::close(connection).await;
+    eprintln!(
+        " [*] Tasks done: {} in {:.1} s",
+        tally.done,
+        tally.took.as_secs_f64()
+    );
+    Ok(())
+}
+
+/// What there is to know when we end.
+#[derive(Default)]
+struct Tally {
+    done: u32,
+    begin: Option<Instant>,
+    took: Duration, // from the beginning of the first task to the end of the last
+    consumer: Option<(Channel, ShortString)>,
+}
+
+/// Works over this connection, until it is lost or something else is wrong.
+async fn work(connection: &Connection, args: &Args, tally: &mut Tally) -> anyhow::Result<()> {
     let channel = connection.create_channel().await?;
 
     let durable = QueueDeclareOptions::durable();
@@ -61,64 +118,33 @@ async fn main() -> Result<(), common::Error> {
     let mut consumer = channel
         .basic_consume("task_queue".into(), "".into(), options, table)
         .await?;
-
-    let (mut done, mut begin, mut took) = (0, None, Duration::ZERO);
-    let work = async {
-        while let Some(delivery) = consumer.next().await {
-            let task = match delivery {
-                Ok(task) => task,
-                Err(error) => {
-                    channel.wait_for_recovery(error).await?;
-                    continue;
-                }
-            };
-            let again = if task.redelivered {
-                " (redelivered)"
-            } else {
-                ""
-            };
-            println!(" [x] Received {}{again}", printable(&task.data));
-            let start = *begin.get_or_insert_with(Instant::now);
-
-            let dots = task.data.iter().filter(|&&byte| byte == b'.').count();
-            sleep(Duration::from_secs(dots as u64)).await; // this is the work
-
-            // Acknowledged after the work, never before: if we die in the middle of it, the broker
-            // gives the task to another worker.
-            if !args.auto_ack
-                && let Err(error) = task.ack(BasicAckOptions::default()).await
-            {
-                channel.wait_for_recovery(error).await?;
-            }
-            println!(" [x] Done");
-            done += 1;
-            took = start.elapsed();
-        }
-        bail!("the broker ended the consumer: was the queue deleted, or did a task take too long?")
-    };
-
-    let mut interrupted = pin!(ctrl_c());
-    poll_once(&mut interrupted).await;
+    tally.consumer = Some((channel, consumer.tag()));
     eprintln!(" [*] Waiting for messages. To exit press CTRL+C");
-    tokio::select! {
-        result = work => result?,
-        signal = interrupted => signal?,
-    }
 
-    // Take no new task, and give back the one in our hands. The broker would put it back anyway when
-    // the connection closes, but count that against the task, as if we had died of it.
-    let give_back = async {
-        channel
-            .basic_cancel(consumer.tag(), BasicCancelOptions::default())
-            .await?;
-        let all = BasicNackOptions {
-            multiple: true, // with the delivery tag 0: all that we have not acknowledged
-            requeue: true,
+    while let Some(task) = consumer.next().await {
+        let task = task?;
+        if !args.auto_ack && !task.acker.usable() {
+            continue; // the connection it came over is lost: it comes again
+        }
+        let again = if task.redelivered {
+            " (redelivered)"
+        } else {
+            ""
         };
-        channel.basic_nack(0, all).await
-    };
-    let _ = timeout(Duration::from_secs(3), give_back).await; // no broker, no task in our hands
-    common::close(connection).await;
-    eprintln!(" [*] Tasks done: {done} in {:.1} s", took.as_secs_f64());
-    Ok(())
+        println!(" [x] Received {}{again}", printable(&task.data));
+        let begin = *tally.begin.get_or_insert_with(Instant::now);
+
+        let dots = task.data.iter().filter(|&&byte| byte == b'.').count();
+        sleep(Duration::from_secs(dots as u64)).await; // this is the work
+
+        // Acknowledged after the work, never before: if we die in the middle of it, the broker gives
+        // the task to another worker.
+        if !args.auto_ack {
+            task.ack(BasicAckOptions::default()).await?;
+        }
+        println!(" [x] Done");
+        tally.done += 1;
+        tally.took = begin.elapsed();
+    }
+    bail!("the broker ended the consumer: was the queue deleted, or did a task take too long?")
 }

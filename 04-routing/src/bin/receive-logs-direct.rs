@@ -27,19 +27,20 @@ struct Args {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), common::Error> {
     let args = Args::parse();
-    let mut connection = common::connect_once(env!("CARGO_BIN_NAME")).await?;
+    let mut connection = common::connect(env!("CARGO_BIN_NAME")).await?;
 
     let work = async {
         loop {
             let result = receive(&connection, &args.severities).await;
-            if connection.status().connected() {
+            if !common::is_lost(&connection, &result) {
                 return result;
             }
-            // The queue is gone with the connection: we begin anew, with a new one.
+            // The queue is gone with the connection. We begin anew, with a new one.
             connection = common::reconnect(env!("CARGO_BIN_NAME")).await;
         }
     };
 
+    // From its first poll on, Ctrl-C no longer kills the program. It ends the work instead.
     let mut interrupted = pin!(ctrl_c());
     poll_once(&mut interrupted).await;
     tokio::select! {
@@ -51,7 +52,7 @@ async fn main() -> Result<(), common::Error> {
     Ok(())
 }
 
-/// Receives with a new queue. Ends with an error, that of a lost connection for instance.
+/// Receives over this connection, with a new queue, until it is lost or something else is wrong.
 async fn receive(connection: &Connection, severities: &[ShortString]) -> anyhow::Result<()> {
     let channel = connection.create_channel().await?;
     channel

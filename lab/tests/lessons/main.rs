@@ -6,6 +6,7 @@ mod commands;
 mod connection;
 mod copy;
 mod hello;
+mod orders;
 mod peers;
 mod programs;
 mod publish_subscribe;

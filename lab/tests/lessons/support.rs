@@ -20,6 +20,7 @@ use lab::root;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use mysql_async::prelude::Queryable;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -93,6 +94,23 @@ pub fn vhost(name: &str) -> String {
     shared().create_vhost(name).unwrap()
 }
 
+/// A database of the shared MySQL for one test, empty: its URL.
+pub async fn database(name: &str) -> String {
+    let mut connection = mysql_async::Conn::from_url(shared().mysql_url())
+        .await
+        .unwrap();
+    for statement in [
+        format!("DROP DATABASE IF EXISTS test_{name}"),
+        format!("CREATE DATABASE test_{name}"),
+    ] {
+        connection.query_drop(statement).await.unwrap();
+    }
+    connection.disconnect().await.unwrap();
+    shared()
+        .mysql_url()
+        .replace("/test", &format!("/test_{name}"))
+}
+
 /// The names of the queues in a virtual host of [`vhost`], in their order.
 pub fn queues(url: &str) -> Vec<String> {
     let vhost = url.rsplit('/').next().unwrap();
@@ -160,6 +178,16 @@ pub struct Terminal {
 }
 
 impl Terminal {
+    /// Starts a program of a lesson with this broker and this database.
+    pub fn run_with<S: AsRef<OsStr>>(name: &str, arguments: &[S], urls: (&str, &str)) -> Self {
+        let mut command = Command::new(program(name));
+        command
+            .args(arguments)
+            .env("AMQP_URL", urls.0)
+            .env("MYSQL_URL", urls.1);
+        Self::start(command)
+    }
+
     /// Starts a program of a lesson with this broker.
     pub fn run<S: AsRef<OsStr>>(name: &str, arguments: &[S], amqp_url: &str) -> Self {
         let mut command = Command::new(program(name));
@@ -222,6 +250,10 @@ impl Terminal {
         kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
     }
 
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// The lines that are left, and how it ended.
     pub fn finish(mut self) -> (Vec<String>, ExitStatus) {
         let lines = std::iter::from_fn(|| self.line()).collect();
@@ -282,18 +314,25 @@ pub struct Client {
 impl Client {
     /// With the queue `hello`.
     pub async fn connect(url: &str) -> Self {
-        Self::connect_with(url, "hello", ConnectionProperties::default()).await
+        Self::connect_with(url, "hello").await
     }
 
     /// With the queue `task_queue`.
     pub async fn of_tasks(url: &str) -> Self {
-        let client = Self::connect_with(url, "task_queue", ConnectionProperties::default()).await;
+        let client = Self::connect_with(url, "task_queue").await;
         client.declare().await;
         client
     }
 
-    pub async fn connect_with(url: &str, queue: &str, properties: ConnectionProperties) -> Self {
-        let connection = Connection::connect(url, properties).await.unwrap();
+    /// With the queue `orders`, which the programs of lesson 5 must have declared.
+    pub async fn of_orders(url: &str) -> Self {
+        Self::connect_with(url, "orders").await
+    }
+
+    async fn connect_with(url: &str, queue: &str) -> Self {
+        let connection = Connection::connect(url, ConnectionProperties::default())
+            .await
+            .unwrap();
         let channel = connection.create_channel().await.unwrap();
         channel
             .confirm_select(ConfirmSelectOptions::default())

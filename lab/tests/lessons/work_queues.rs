@@ -292,6 +292,7 @@ fn tasks_outlive_a_broker(kill: bool) {
         .unwrap();
     for worker in &workers {
         worker.expect(AGAIN);
+        worker.expect(WAITING);
     }
     let mut done = 0;
     for number in 0..10 {
@@ -343,6 +344,7 @@ fn a_task_in_work_outlives_a_killed_broker() {
     let expected = [
         AGAIN,
         LOST,
+        WAITING,
         " [x] Done",
         " [x] Done",
         " [x] Done",

@@ -1,0 +1,322 @@
+//! Writes the orders of the queue `orders` into the table `tb_order`, until Ctrl-C.
+//!
+//!     cargo run -p orders-mysql --bin receive-orders
+//!     cargo run -p orders-mysql --bin receive-orders -- --break-connection 0.1
+
+use std::io;
+use std::pin::{Pin, pin};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Parser;
+use futures_lite::StreamExt;
+use futures_lite::future::poll_once;
+use lapin::message::Delivery;
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
+    ConfirmSelectOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, Confirmation, Connection, Consumer};
+use orders_mysql::table::{Failure, Row, Table, USER_ID_MAX};
+use orders_mysql::{declare, printable};
+use tokio::signal::ctrl_c;
+use tokio::time::{Instant, sleep, timeout};
+
+/// How long no order has to come before we say what we have stored.
+const IDLE: Duration = Duration::from_millis(200);
+/// After how long we say so although there are more.
+const BUSY: Duration = Duration::from_secs(3);
+/// How long a batch may take to its end after Ctrl-C.
+const GRACE: Duration = Duration::from_secs(5);
+/// How long to wait before the second attempt to reach MySQL, and at most before any.
+const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
+
+/// Write the orders of the queue `orders` into the table `tb_order` until Ctrl-C.
+#[derive(Parser)]
+struct Args {
+    /// How many orders to store in one transaction at most
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    batch: u16,
+
+    /// How likely it is that the connection to MySQL breaks at a batch, from 0 to 1: see what happens
+    #[arg(long, default_value_t = 0.0, value_name = "P", value_parser = probability)]
+    break_connection: f64,
+}
+
+fn probability(text: &str) -> anyhow::Result<f64> {
+    let probability = text.parse()?;
+    anyhow::ensure!((0.0..=1.0).contains(&probability), "not from 0 to 1");
+    Ok(probability)
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), common::Error> {
+    let args = Args::parse();
+    let mut receiver = Receiver {
+        table: Table::open(&common::mysql_url()).await?,
+        break_connection: args.break_connection,
+        total: Count::default(),
+        shown: Count::default(),
+        begin: None,
+        end: Instant::now(),
+        last_user: String::new(),
+    };
+    let mut connection = common::connect(env!("CARGO_BIN_NAME")).await?;
+
+    let mut interrupted = pin!(ctrl_c());
+    poll_once(&mut interrupted).await;
+    loop {
+        let result = receive(&connection, args.batch, &mut receiver, interrupted.as_mut()).await;
+        if !common::is_lost(&connection, &result) {
+            result?;
+            break;
+        }
+        // What was not acknowledged comes again. We begin anew: connect, declare, consume.
+        tokio::select! {
+            new = common::reconnect(env!("CARGO_BIN_NAME")) => connection = new,
+            signal = &mut interrupted => break signal?,
+        }
+    }
+    common::close(connection).await;
+    receiver.show();
+    let Count {
+        stored,
+        known,
+        dead,
+    } = receiver.total;
+    eprintln!(" [*] Orders stored: {stored}, known already: {known}, dead: {dead}");
+    Ok(())
+}
+
+/// Receives over this connection, until Ctrl-C, or until it is lost or something else is wrong.
+async fn receive(
+    connection: &Connection,
+    batch: u16,
+    receiver: &mut Receiver,
+    mut interrupted: Pin<&mut impl Future<Output = io::Result<()>>>,
+) -> anyhow::Result<()> {
+    declare(connection).await?;
+    let channel = connection.create_channel().await?;
+    channel
+        .confirm_select(ConfirmSelectOptions::default())
+        .await?; // for those that we send to `orders.dead`
+
+    // While one batch is being stored, the next ones are on their way. But not more: what is not
+    // stored yet waits at the broker, not in our memory.
+    channel
+        .basic_qos(batch.saturating_mul(4), BasicQosOptions::default())
+        .await?;
+    let options = BasicConsumeOptions::default();
+    let mut consumer = channel
+        .basic_consume("orders".into(), "".into(), options, FieldTable::default())
+        .await?;
+    eprintln!(" [*] Waiting for orders. To exit press CTRL+C");
+
+    loop {
+        // Between two batches we can stop at any time.
+        let orders = tokio::select! {
+            orders = next_batch(&mut consumer, batch.into()) => orders?,
+            () = sleep(IDLE), if receiver.begin.is_some() => {
+                receiver.show();
+                continue;
+            }
+            signal = &mut interrupted => return Ok(signal?),
+        };
+        // A batch that we have begun, we finish, unless MySQL is away.
+        let mut storing = pin!(receiver.store(&channel, orders));
+        tokio::select! {
+            result = &mut storing => result?,
+            signal = &mut interrupted => {
+                signal?;
+                return timeout(GRACE, storing).await.unwrap_or(Ok(()));
+            }
+        }
+    }
+}
+
+/// Waits for an order, and takes with it those that have come already.
+async fn next_batch(consumer: &mut Consumer, size: usize) -> anyhow::Result<Vec<Delivery>> {
+    let mut batch = Vec::with_capacity(size);
+    while batch.len() < size {
+        let next = match batch.is_empty() {
+            true => consumer.next().await,
+            false => match poll_once(consumer.next()).await {
+                Some(next) => next,
+                None => break, // no other has come: do not let these wait
+            },
+        };
+        batch.push(next.context("the broker ended the consumer: was the queue deleted?")??);
+    }
+    Ok(batch)
+}
+
+#[derive(Clone, Copy, Default)]
+struct Count {
+    stored: u64,
+    known: u64,
+    dead: u64,
+}
+
+struct Receiver {
+    table: Table,
+    break_connection: f64,
+    total: Count,
+    /// What of it we have shown already, and when what is not shown began and ended.
+    shown: Count,
+    begin: Option<Instant>,
+    end: Instant,
+    last_user: String,
+}
+
+impl Receiver {
+    /// Stores a batch and acknowledges it.
+    async fn store(&mut self, channel: &Channel, batch: Vec<Delivery>) -> anyhow::Result<()> {
+        self.begin.get_or_insert_with(Instant::now);
+        let mut rows = Vec::with_capacity(batch.len());
+        for delivery in &batch {
+            match row(delivery) {
+                Ok(row) => rows.push((row, delivery)),
+                Err(reason) => self.bury(channel, delivery, &reason).await?,
+            }
+        }
+        // One row that MySQL refuses must not take the others with it: find it out.
+        if let Err(_reason) = self.insert(&rows).await? {
+            for row in &rows {
+                if let Err(reason) = self.insert(std::slice::from_ref(row)).await? {
+                    self.bury(channel, row.1, &reason).await?;
+                }
+            }
+        }
+
+        // All of it is committed, or safe in `orders.dead`. One acknowledgement says so for the last
+        // one and all before it. If it does not get through, the orders come again, and the table
+        // knows them already.
+        if let Some(last) = batch.last() {
+            last.ack(BasicAckOptions { multiple: true }).await?;
+        }
+        self.end = Instant::now();
+        if self.begin.is_some_and(|begin| begin.elapsed() > BUSY) {
+            self.show();
+        }
+        Ok(())
+    }
+
+    /// Inserts all rows or none, however long MySQL is away. If it refuses one of them, says why.
+    async fn insert(
+        &mut self,
+        rows: &[(Row<'_>, &Delivery)],
+    ) -> anyhow::Result<Result<(), String>> {
+        let Some((last, _)) = rows.last() else {
+            return Ok(Ok(()));
+        };
+        let plain: Vec<Row> = rows.iter().map(|(row, _)| *row).collect();
+        // If the connection is to break: before MySQL gets the rows, or after it has committed them
+        // and before we have heard so.
+        let mut breaks = (fastrand::f64() < self.break_connection).then(fastrand::bool);
+        let mut pause = Duration::ZERO;
+        loop {
+            if breaks.take_if(|late| !*late).is_some() {
+                self.break_connection().await;
+            }
+            match self.table.insert(&plain).await {
+                Ok(_) if breaks.take().is_some() => self.break_connection().await,
+                Ok(new) => {
+                    if !pause.is_zero() {
+                        eprintln!(" [!] MySQL is back");
+                    }
+                    self.total.stored += new;
+                    self.total.known += plain.len() as u64 - new;
+                    self.last_user = last.user_id.to_owned();
+                    return Ok(Ok(()));
+                }
+                Err(Failure::Row(reason)) => return Ok(Err(reason)),
+                Err(Failure::Fatal(error)) => return Err(error),
+                Err(Failure::Away(cause)) => {
+                    if pause.is_zero() {
+                        eprintln!(" [!] MySQL: {cause}. Trying again ...");
+                    }
+                    sleep(pause).await;
+                    pause = (pause * 2).clamp(PAUSES[0], PAUSES[1]);
+                }
+            }
+        }
+    }
+
+    async fn break_connection(&mut self) {
+        eprintln!(" [!] Breaking the connection to MySQL");
+        self.table.break_connection().await;
+    }
+
+    /// Sends an order that cannot be stored to `orders.dead`, with the reason in its headers.
+    async fn bury(
+        &mut self,
+        channel: &Channel,
+        order: &Delivery,
+        reason: &str,
+    ) -> anyhow::Result<()> {
+        eprintln!(" [!] Cannot store an order: {reason}. It goes to orders.dead");
+        let properties = order.properties.clone();
+        let mut headers = properties.headers().clone().unwrap_or_default();
+        headers.insert("reason".into(), AMQPValue::LongString(reason.into()));
+        let confirm = channel
+            .basic_publish(
+                "orders.dlx".into(),
+                "orders".into(),
+                BasicPublishOptions {
+                    mandatory: true,
+                    ..Default::default()
+                },
+                &order.data,
+                properties.with_headers(headers).with_delivery_mode(2),
+            )
+            .await?;
+        match confirm.await? {
+            Confirmation::Ack(None) => self.total.dead += 1,
+            other => bail!("the broker did not take an order for `orders.dead`: {other:?}"),
+        }
+        Ok(())
+    }
+
+    /// Says what has been stored since the last time.
+    fn show(&mut self) {
+        let Some(begin) = self.begin.take() else {
+            return;
+        };
+        let (total, shown) = (self.total, self.shown);
+        let (stored, known) = (total.stored - shown.stored, total.known - shown.known);
+        match (stored, known) {
+            (0, 0) => {}
+            (1, 0) => println!(" [x] Stored the order of {}", printable(&self.last_user)),
+            (0, 1) => println!(
+                " [x] Known already: the order of {}",
+                printable(&self.last_user)
+            ),
+            _ => {
+                let rate = (stored + known) as f64 / (self.end - begin).as_secs_f64();
+                println!(" [x] Stored {stored} orders, {rate:.0} a second; known already: {known}");
+            }
+        }
+        self.shown = total;
+    }
+}
+
+/// The row for an order, or why there can be none.
+fn row(order: &Delivery) -> Result<Row<'_>, String> {
+    let Ok(user_id) = str::from_utf8(&order.data) else {
+        return Err("not UTF-8".to_owned());
+    };
+    let length = user_id.chars().count();
+    if length > USER_ID_MAX {
+        return Err(format!(
+            "{length} characters, and the table takes {USER_ID_MAX}"
+        ));
+    }
+    match order.properties.message_id() {
+        Some(id) => Ok(Row {
+            user_id,
+            message_id: id.as_str(),
+        }),
+        None => Err("no message id".to_owned()),
+    }
+}

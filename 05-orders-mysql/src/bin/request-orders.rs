@@ -1,0 +1,134 @@
+//! Users 1 to COUNT place an order each, as fast as the broker takes them.
+//!
+//!     cargo run -p orders-mysql --bin request-orders
+//!     cargo run --release -p orders-mysql --bin request-orders -- 100000
+
+use std::collections::VecDeque;
+use std::ops::RangeInclusive;
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use clap::Parser;
+use futures_lite::future::poll_once;
+use indicatif::{ProgressBar, ProgressStyle};
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, PublisherConfirm};
+use orders_mysql::{declare, new_order, user_id};
+use tokio::signal::ctrl_c;
+use tokio::time::sleep;
+
+/// How many orders may be on their way, published and not yet confirmed. Waiting for each confirm
+/// would cost a round trip an order; without a limit, all of them would wait in our memory.
+const WINDOW: usize = 1000;
+
+/// Let users 1 to COUNT place one order each.
+#[derive(Parser)]
+struct Args {
+    /// How many orders
+    #[arg(default_value_t = 100)]
+    count: u64,
+}
+
+/// An order keeps its message id until it is confirmed, however often it is sent.
+struct Order {
+    user_id: String,
+    properties: BasicProperties,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), common::Error> {
+    let count = Args::parse().count;
+    let mut connection = common::connect(env!("CARGO_BIN_NAME")).await?;
+
+    let style = ProgressStyle::with_template(" [*] {wide_bar} {pos} of {len}")?;
+    let progress = ProgressBar::new(count).with_style(style); // shown on a terminal only
+    let start = Instant::now();
+    let mut users = 1..=count;
+    let mut unconfirmed = VecDeque::new();
+    let work = async {
+        loop {
+            let result = request(&connection, &mut users, &mut unconfirmed, &progress).await;
+            if !common::is_lost(&connection, &result) {
+                return result;
+            }
+            connection = common::reconnect(env!("CARGO_BIN_NAME")).await;
+        }
+    };
+
+    let mut interrupted = pin!(ctrl_c());
+    poll_once(&mut interrupted).await;
+    let result = tokio::select! {
+        result = work => result,
+        signal = interrupted => Ok(signal?),
+    };
+    let (sent, took) = (progress.position(), start.elapsed());
+    progress.finish_and_clear();
+    common::close(connection).await;
+
+    let rate = sent as f64 / took.as_secs_f64();
+    println!(" [x] Sent {sent} of {count} orders, {rate:.0} a second");
+    Ok(result?)
+}
+
+/// Publishes orders and counts them as the broker confirms them. If the connection is lost, the orders
+/// that are left in `unconfirmed` may or may not have reached the broker; they are published first
+/// the next time.
+async fn request(
+    connection: &Connection,
+    users: &mut RangeInclusive<u64>,
+    unconfirmed: &mut VecDeque<Order>,
+    progress: &ProgressBar,
+) -> anyhow::Result<()> {
+    declare(connection).await?;
+    let channel = connection.create_channel().await?;
+    channel
+        .confirm_select(ConfirmSelectOptions::default())
+        .await?;
+
+    let mut confirms = VecDeque::new(); // for the first of the unconfirmed orders, in their order
+    loop {
+        while confirms.len() < WINDOW {
+            if confirms.len() == unconfirmed.len() {
+                let Some(user) = users.next() else {
+                    break;
+                };
+                unconfirmed.push_back(Order {
+                    user_id: user_id(&user.to_string()),
+                    properties: new_order(),
+                });
+            }
+            confirms.push_back(publish(&channel, &unconfirmed[confirms.len()]).await?);
+        }
+        let Some(confirm) = confirms.pop_front() else {
+            return Ok(());
+        };
+        match confirm.await? {
+            Confirmation::Ack(None) => {
+                unconfirmed.pop_front();
+                progress.inc(1);
+            }
+            Confirmation::Nack(_) => {
+                unconfirmed.rotate_left(1); // the queue takes no more at the moment: try again
+                sleep(Duration::from_millis(100)).await;
+            }
+            _ => bail!("an order came back: was the queue `orders` deleted?"),
+        }
+    }
+}
+
+async fn publish(channel: &Channel, order: &Order) -> lapin::Result<PublisherConfirm> {
+    let mandatory = BasicPublishOptions {
+        mandatory: true,
+        ..Default::default()
+    };
+    channel
+        .basic_publish(
+            "".into(),
+            "orders".into(),
+            mandatory,
+            order.user_id.as_bytes(),
+            order.properties.clone(),
+        )
+        .await
+}

@@ -1,0 +1,52 @@
+//! Sends one order to the queue `orders`.
+//!
+//!     cargo run -p orders-mysql --bin send-order
+//!     cargo run -p orders-mysql --bin send-order -- alice
+
+use anyhow::{Context, anyhow};
+use clap::Parser;
+use lapin::Confirmation;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use orders_mysql::{declare, new_order, user_id};
+
+/// Send one order to the queue `orders`.
+#[derive(Parser)]
+struct Args {
+    /// Who orders: the order carries the MD5 of this
+    #[arg(default_value = "Hello World!")]
+    user: String,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), common::Error> {
+    let order = user_id(&Args::parse().user);
+    let connection = common::connect(env!("CARGO_BIN_NAME")).await?;
+    declare(&connection).await?;
+    let channel = connection.create_channel().await?;
+    channel
+        .confirm_select(ConfirmSelectOptions::default())
+        .await?;
+
+    let mandatory = BasicPublishOptions {
+        mandatory: true,
+        ..Default::default()
+    };
+    let confirm = channel
+        .basic_publish(
+            "".into(),
+            "orders".into(),
+            mandatory,
+            order.as_bytes(),
+            new_order(),
+        )
+        .await?;
+    let confirmation = confirm
+        .await
+        .context("no confirm came: the order may be lost, send it again")?;
+    common::close(connection).await;
+    match confirmation {
+        Confirmation::Ack(None) => println!(" [x] Sent {order}"),
+        other => Err(anyhow!("the broker did not take the order: {other:?}"))?,
+    }
+    Ok(())
+}

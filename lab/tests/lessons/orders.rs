@@ -1,0 +1,590 @@
+//! Lesson 05: orders into MySQL.
+
+use std::collections::HashSet;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use futures_lite::StreamExt;
+use lab::instance::Service;
+use lab::process::wait_until;
+use lab::progress::Tasks;
+use lapin::BasicProperties;
+use lapin::options::{BasicConsumeOptions, BasicGetOptions, BasicPublishOptions};
+use lapin::types::FieldTable;
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Row, params};
+use nix::sys::signal::Signal;
+
+use crate::support::{
+    Client, LIMIT, NONE, Servers, Terminal, database, lines, output, shared, vhost,
+};
+
+const WAITING: &str = " [*] Waiting for orders. To exit press CTRL+C";
+/// The MD5 of 1, 2 and `Hello World!`.
+const ONE: &str = "c4ca4238a0b923820dcc509a6f75849b";
+const TWO: &str = "c81e728d9d4c2f636f067f89cc14862c";
+const HELLO: &str = "ed076287532e86365e841e92bfc50d8c";
+
+struct Test {
+    amqp: String,
+    mysql: String,
+}
+
+impl Test {
+    async fn new(name: &str) -> Self {
+        Self {
+            amqp: vhost(name),
+            mysql: database(name).await,
+        }
+    }
+
+    fn receiver(&self, arguments: &[&str]) -> Terminal {
+        let receiver = Terminal::run_with("receive-orders", arguments, (&self.amqp, &self.mysql));
+        receiver.expect(WAITING);
+        receiver
+    }
+
+    /// Runs a receiver that must end by itself: its one line.
+    fn refused(&self) -> String {
+        let receiver = Terminal::run_with("receive-orders", &NONE, (&self.amqp, &self.mysql));
+        let (lines, status) = receiver.finish();
+        assert_eq!((lines.len(), status.code()), (1, Some(1)), "{lines:#?}");
+        lines[0].clone()
+    }
+
+    async fn query<T: mysql_async::prelude::FromRow + Send + 'static>(&self, sql: &str) -> Vec<T> {
+        let mut connection = Conn::from_url(&self.mysql).await.unwrap();
+        let rows = connection.query(sql).await.unwrap();
+        connection.disconnect().await.unwrap();
+        rows
+    }
+
+    async fn rows(&self) -> u64 {
+        self.query("SELECT COUNT(*) FROM tb_order").await[0]
+    }
+
+    async fn wait_for_rows(&self, count: u64) {
+        let start = Instant::now();
+        loop {
+            let rows = self.rows().await;
+            if rows == count {
+                return;
+            }
+            assert!(start.elapsed() < LIMIT, "{rows} rows instead of {count}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// Ctrl-C: what a receiver says it has stored, known already and sent to `orders.dead`.
+fn stop(receiver: Terminal) -> [u64; 3] {
+    receiver.signal(Signal::SIGINT);
+    let (lines, status) = receiver.finish();
+    assert_eq!(status.code(), Some(0), "{lines:#?}");
+    counts(lines.last().unwrap())
+}
+
+fn counts(line: &str) -> [u64; 3] {
+    let numbers = line
+        .strip_prefix(" [*] Orders stored: ")
+        .unwrap_or_else(|| panic!("{line}"));
+    let numbers = numbers
+        .replace(" known already: ", "")
+        .replace(" dead: ", "");
+    let numbers: Vec<u64> = numbers
+        .split(',')
+        .map(|text| text.parse().unwrap())
+        .collect();
+    numbers.try_into().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_become_rows() {
+    let test = Test::new("orders").await;
+    let receiver = test.receiver(&[]);
+    assert_eq!(
+        lines("send-order", &NONE, &test.amqp),
+        [format!(" [x] Sent {HELLO}")]
+    );
+    receiver.expect(&format!(" [x] Stored the order of {HELLO}"));
+    lines("send-order", &["1"], &test.amqp);
+    receiver.expect(&format!(" [x] Stored the order of {ONE}"));
+    let sent = lines("request-orders", &NONE, &test.amqp);
+    assert!(
+        sent[0].starts_with(" [x] Sent 100 of 100 orders, "),
+        "{sent:?}"
+    );
+    test.wait_for_rows(102).await;
+    assert_eq!(stop(receiver), [102, 0, 0]);
+
+    let users: Vec<String> = test.query("SELECT user_id FROM tb_order ORDER BY id").await;
+    assert_eq!(users[..4], [HELLO, ONE, ONE, TWO]);
+    assert_eq!(users.iter().collect::<HashSet<_>>().len(), 101);
+    let times: Vec<Row> = test
+        .query("SELECT id FROM tb_order WHERE db_insert_time IS NULL OR db_update_time < db_insert_time")
+        .await;
+    assert!(times.is_empty());
+    let client = Client::of_orders(&test.amqp).await;
+    client.wait_for_waiting(0).await;
+    client.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_breaks_loses_no_order() {
+    let test = Test::new("breaks").await;
+    lines("request-orders", &["300"], &test.amqp);
+    let arguments = ["--batch", "1", "--break-connection", "0.3"];
+    let receiver = test.receiver(&arguments);
+    test.wait_for_rows(300).await;
+    receiver.signal(Signal::SIGINT);
+    let (lines, _) = receiver.finish();
+    let broken = lines
+        .iter()
+        .filter(|line| line.contains("Breaking the connection"));
+    assert!(broken.count() > 20, "{lines:#?}");
+    // what was committed when the connection broke is known already when it is stored again
+    let [stored, known, dead] = counts(lines.last().unwrap());
+    assert_eq!((stored + known, dead), (300, 0));
+    assert!(known > 0);
+    let ids: Vec<u64> = test
+        .query("SELECT COUNT(DISTINCT message_id) FROM tb_order")
+        .await;
+    assert_eq!(ids, [300]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_stored_goes_to_the_dead_letter_queue() {
+    let test = Test::new("dead").await;
+    lines("send-order", &["1"], &test.amqp); // declares the queues
+    let client = Client::of_orders(&test.amqp).await;
+    let random: Vec<u8> = (0..=255).rev().collect();
+    let long = "x".repeat(300);
+    let longest = "ü".repeat(256);
+    let injection = "'); DROP TABLE tb_order; --";
+    // the broker's limit is 16 MiB since RabbitMQ 4.0
+    let large = vec![b'x'; 15_000_000];
+    let orders: [(&[u8], Option<&str>); 11] = [
+        (&random, Some("random")),
+        (b"good", Some("good")),
+        (long.as_bytes(), Some("long")),
+        (longest.as_bytes(), Some("longest")),
+        (b"", Some("empty")),
+        (injection.as_bytes(), Some("injection")),
+        (b"anonymous", None),
+        (b"twice", Some("twice")),
+        (b"twice", Some("twice")),
+        (&large, Some("large")),
+        ("é😀\0 ".as_bytes(), Some("Twice")), // not the same id as `twice`
+    ];
+    for (body, id) in orders {
+        let mut properties = BasicProperties::default();
+        if let Some(id) = id {
+            properties = properties.with_message_id(id.into());
+        }
+        let options = BasicPublishOptions::default();
+        let confirm =
+            client
+                .channel
+                .basic_publish("".into(), "orders".into(), options, body, properties);
+        assert!(confirm.await.unwrap().await.unwrap().is_ack());
+    }
+    let receiver = test.receiver(&[]);
+    test.wait_for_rows(7).await;
+    client.wait_for_waiting(0).await;
+    assert_eq!(stop(receiver), [7, 1, 4]);
+    let users: Vec<String> = test.query("SELECT user_id FROM tb_order ORDER BY id").await;
+    let expected = [ONE, "good", &longest, "", injection, "twice", "é😀\0 "];
+    assert_eq!(users, expected);
+
+    let mut dead = Vec::new();
+    let get = BasicGetOptions { no_ack: true };
+    while let Some(order) = client
+        .channel
+        .basic_get("orders.dead".into(), get)
+        .await
+        .unwrap()
+    {
+        let headers = order.properties.headers().clone().unwrap();
+        let reason = headers.inner()["reason"]
+            .as_long_string()
+            .unwrap()
+            .to_string();
+        dead.push((order.data.len(), reason));
+    }
+    let too_long = |length| format!("{length} characters, and the table takes 256");
+    let expected = [
+        (256, "not UTF-8".to_owned()),
+        (300, too_long(300)),
+        (9, "no message id".to_owned()),
+        (large.len(), too_long(large.len())),
+    ];
+    assert_eq!(dead, expected);
+    client.close().await;
+}
+
+/// A table whose character set is smaller than ours: MySQL refuses one order, and not its neighbours.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_mysql_refuses_goes_to_the_dead_letter_queue_alone() {
+    let test = Test::new("refused").await;
+    let receiver = test.receiver(&[]);
+    stop(receiver);
+    let latin = "ALTER TABLE tb_order MODIFY user_id VARCHAR(256) CHARACTER SET latin1 NOT NULL";
+    test.query::<Row>(latin).await;
+    let client = Client::of_orders(&test.amqp).await;
+    for (number, body) in ["one", "你好", "three"].into_iter().enumerate() {
+        let properties = BasicProperties::default().with_message_id(format!("{number}").into());
+        let options = BasicPublishOptions::default();
+        let confirm = client.channel.basic_publish(
+            "".into(),
+            "orders".into(),
+            options,
+            body.as_bytes(),
+            properties,
+        );
+        assert!(confirm.await.unwrap().await.unwrap().is_ack());
+    }
+    let receiver = test.receiver(&[]);
+    test.wait_for_rows(2).await;
+    assert_eq!(stop(receiver), [2, 0, 1]);
+    client.wait_for_waiting(0).await;
+    client.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_or_a_table_that_will_not_do() {
+    let mut test = Test::new("wrong").await;
+    lines("send-order", &["1"], &test.amqp);
+    let right = test.mysql.clone();
+    let port = shared().ports.mysql.to_string();
+    for (url, parts) in [
+        (
+            right.replace(":guest@", ":secret@"),
+            ["Access denied for user 'guest'", "MYSQL_URL"],
+        ),
+        (
+            right.replace("/test_", "/nowhere_"),
+            ["nowhere_wrong", "MYSQL_URL"],
+        ),
+        (
+            right.replace("/test_", "/test_nowhere_"),
+            ["test_nowhere_wrong", "MYSQL_URL"],
+        ),
+        (
+            right.replace(&port, "1"),
+            ["Connection refused", "cargo lab up"],
+        ),
+        (
+            "secret".to_owned(),
+            [
+                "MYSQL_URL must be",
+                "mysql://user:password@host:port/database",
+            ],
+        ),
+    ] {
+        test.mysql = url;
+        let line = test.refused();
+        assert!(line.starts_with("Error: "), "{line}");
+        assert!(!line.contains("secret"), "{line}");
+        for part in parts {
+            assert!(line.contains(part), "{part} is not in {line}");
+        }
+    }
+    test.mysql = right;
+
+    // the table of the document that this lesson started from
+    test.query::<Row>(
+        "CREATE TABLE tb_order (
+          id int unsigned NOT NULL AUTO_INCREMENT COMMENT '自增主鍵',
+          user_id varchar(256) NOT NULL COMMENT '下訂單的user_id',
+          db_insert_time timestamp NOT NULL DEFAULT CURRENT_TIMESTAMP COMMENT '寫入時間',
+          db_update_time timestamp NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP COMMENT '更新時間',
+          PRIMARY KEY (id)
+        ) ENGINE=InnoDB DEFAULT CHARSET=utf8",
+    )
+    .await;
+    let line = test.refused();
+    assert!(
+        line.contains("has other columns than this lesson needs"),
+        "{line}"
+    );
+    assert!(
+        line.contains("RENAME TABLE tb_order TO tb_order_old"),
+        "{line}"
+    );
+    test.query::<Row>("RENAME TABLE tb_order TO tb_order_old")
+        .await;
+    let receiver = test.receiver(&[]);
+    receiver.expect(&format!(" [x] Stored the order of {ONE}"));
+
+    // a table that is gone while we work: nothing is lost
+    test.query::<Row>("DROP TABLE tb_order").await;
+    lines("send-order", &["2"], &test.amqp);
+    let (mut lines, status) = receiver.finish();
+    assert_eq!(status.code(), Some(1), "{lines:#?}");
+    assert!(lines.pop().unwrap().starts_with("Error: "), "{lines:#?}");
+    let receiver = test.receiver(&[]);
+    receiver.expect(&format!(" [x] Stored the order of {TWO}"));
+    stop(receiver);
+    for arguments in [
+        ["--batch", "0"],
+        ["--batch", "99999"],
+        ["--break-connection", "2"],
+    ] {
+        let (lines, code) = output("receive-orders", &arguments, &test.amqp);
+        assert_eq!(code, Some(2), "{lines:?}");
+    }
+}
+
+/// A user who may only read: a clear line, and the order stays in the queue.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_only_user() {
+    let mut test = Test::new("read_only").await;
+    stop(test.receiver(&[]));
+    lines("send-order", &["1"], &test.amqp);
+    let right = test.mysql.clone();
+    test.mysql = right.replace("guest:guest", "reader:reader");
+    let receiver = Terminal::run_with("receive-orders", &NONE, (&test.amqp, &test.mysql));
+    let (lines, status) = receiver.finish();
+    assert_eq!(status.code(), Some(1), "{lines:#?}");
+    assert!(
+        lines
+            .last()
+            .unwrap()
+            .contains("command denied to user 'reader'"),
+        "{lines:#?}"
+    );
+    test.mysql = right;
+    let receiver = test.receiver(&[]);
+    receiver.expect(&format!(" [x] Stored the order of {ONE}"));
+    stop(receiver);
+}
+
+#[test]
+fn help() {
+    for program in ["send-order", "request-orders", "receive-orders"] {
+        let (help, code) = output(program, &["--help"], "amqp://localhost:1");
+        assert_eq!(code, Some(0));
+        assert!(help.iter().any(|line| line.starts_with("Usage: ")));
+        assert_eq!(
+            output(program, &["--wrong"], "amqp://localhost:1").1,
+            Some(2)
+        );
+    }
+}
+
+/// MySQL goes away and comes back: said once, nothing lost, nothing done by hand.
+#[test]
+fn receive_orders_waits_for_mysql() {
+    let servers = Servers::start(&Service::ALL);
+    let (amqp, mysql) = (servers.instance.amqp_url(), servers.instance.mysql_url());
+    let receiver = Terminal::run_with("receive-orders", &NONE, (&amqp, &mysql));
+    receiver.expect(WAITING);
+    for kill in [false, true] {
+        servers.instance.stop(Service::Mysql, kill).unwrap();
+        lines("send-order", &["1"], &amqp);
+        let line = receiver.line().unwrap();
+        assert!(
+            line.starts_with(" [!] MySQL: ") && line.ends_with(". Trying again ..."),
+            "{line}"
+        );
+        thread::sleep(Duration::from_secs(1)); // the length of the outage
+        servers
+            .instance
+            .start(&[Service::Mysql], &Tasks::quiet())
+            .unwrap();
+        receiver.expect(" [!] MySQL is back");
+        receiver.expect(&format!(" [x] Stored the order of {ONE}"));
+    }
+
+    // Ctrl-C while it is away: the order stays in the queue
+    servers.instance.stop(Service::Mysql, true).unwrap();
+    lines("send-order", &["2"], &amqp);
+    receiver.line().unwrap();
+    assert_eq!(stop(receiver), [2, 0, 0]);
+    servers
+        .instance
+        .start(&[Service::Mysql], &Tasks::quiet())
+        .unwrap();
+    let receiver = Terminal::run_with("receive-orders", &NONE, (&amqp, &mysql));
+    receiver.expect(WAITING);
+    receiver.expect(&format!(" [x] Stored the order of {TWO}"));
+    stop(receiver);
+}
+
+/// How many orders the fault test sends. `LAB_ORDERS` names another number, for a longer run.
+fn orders() -> u64 {
+    std::env::var("LAB_ORDERS").map_or(20_000, |number| number.parse().unwrap())
+}
+
+/// 20,000 orders, two receivers whose database connection breaks, and everything is killed: the
+/// receivers five times, RabbitMQ and MySQL twice each. At the end every order that
+/// `request-orders` says it has sent is in the table, once.
+#[test]
+fn no_order_is_lost_and_none_stored_twice_whatever_is_killed() {
+    let seed = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .subsec_nanos();
+    let seed = std::env::var("LAB_SEED").map_or(seed, |seed| seed.parse().unwrap());
+    println!("seed: {seed}");
+    let mut state = u64::from(seed) | 1;
+    let mut random = move |below: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % below
+    };
+    let count = orders();
+    let servers = Servers::start(&Service::ALL);
+    let (amqp, mysql) = (servers.instance.amqp_url(), servers.instance.mysql_url());
+    let arguments = ["--break-connection", "0.1", "--batch", "20"];
+    let receiver = || Terminal::run_with("receive-orders", &arguments, (&amqp, &mysql));
+    let mut receivers = [receiver(), receiver()];
+    receivers
+        .iter()
+        .for_each(|receiver| receiver.expect(WAITING));
+    // RabbitMQ forgets a quorum queue that is younger than half a second: see `breakable`.
+    thread::sleep(Duration::from_secs(1));
+
+    let mut faults = ["receiver"; 5].to_vec();
+    faults.extend(["rabbitmq", "mysql"].repeat(2));
+    let mut left = count;
+    while !faults.is_empty() {
+        let portion = left / faults.len() as u64;
+        left -= portion;
+        let requests = Terminal::run("request-orders", &[portion.to_string()], &amqp);
+        thread::sleep(Duration::from_millis(random(300))); // the moment of the fault
+        let fault = faults.swap_remove(random(faults.len() as u64) as usize);
+        println!("kill {fault}");
+        if fault == "receiver" {
+            let index = random(2) as usize;
+            receivers[index].signal(Signal::SIGKILL);
+            receivers[index] = receiver();
+        } else {
+            let service = match fault {
+                "rabbitmq" => Service::Rabbitmq,
+                _ => Service::Mysql,
+            };
+            servers.instance.stop(service, true).unwrap();
+            servers.instance.start(&[service], &Tasks::quiet()).unwrap();
+        }
+        // one that was starting just then did not find what it needs, and has said so
+        for started in &mut receivers {
+            if started.has_ended() {
+                *started = receiver();
+            }
+        }
+        let (lines, status) = requests.finish();
+        let sent = lines.last().unwrap();
+        assert!(status.success(), "{lines:#?}");
+        assert!(
+            sent.starts_with(&format!(" [x] Sent {portion} of {portion} orders")),
+            "{sent}"
+        );
+    }
+
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let test = Test {
+            amqp: amqp.clone(),
+            mysql: mysql.clone(),
+        };
+        test.wait_for_rows(count).await;
+        let distinct = test.query::<u64>("SELECT COUNT(DISTINCT message_id) FROM tb_order");
+        assert_eq!(distinct.await, [count]);
+        wait_until(LIMIT, || {
+            ["orders", "orders.dead"].iter().all(|queue| {
+                let queue = servers.instance.management(&format!("queues/%2f/{queue}"));
+                queue.unwrap()["messages"] == 0
+            })
+        })
+        .unwrap();
+        assert_eq!(test.rows().await, count);
+    });
+    for receiver in receivers {
+        println!("{:?}", stop(receiver));
+    }
+}
+
+/// An order alone does not wait for others: it is in the table soon after it was confirmed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_order_does_not_wait() {
+    let test = Test::new("single").await;
+    let receiver = test.receiver(&[]);
+    let client = Client::of_orders(&test.amqp).await;
+    let mut connection = Conn::from_url(&test.mysql).await.unwrap();
+    let mut times = Vec::new();
+    for number in 0..21 {
+        let properties = BasicProperties::default().with_message_id(format!("{number}").into());
+        let options = BasicPublishOptions::default();
+        let confirm =
+            client
+                .channel
+                .basic_publish("".into(), "orders".into(), options, b"x", properties);
+        assert!(confirm.await.unwrap().await.unwrap().is_ack());
+        let start = Instant::now();
+        loop {
+            let found: Option<u64> = connection
+                .exec_first(
+                    "SELECT id FROM tb_order WHERE message_id = :id",
+                    params! {"id" => number.to_string()},
+                )
+                .await
+                .unwrap();
+            if found.is_some() {
+                break;
+            }
+            assert!(start.elapsed() < LIMIT);
+        }
+        times.push(start.elapsed());
+    }
+    times.sort();
+    println!("median: {:?}, longest: {:?}", times[10], times[20]);
+    assert!(times[10] < Duration::from_millis(100), "{times:?}");
+    connection.disconnect().await.unwrap();
+    client.close().await;
+    stop(receiver);
+}
+
+/// What one consumer has been given waits at the broker beyond the prefetch, not in memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_takes_no_more_than_four_batches() {
+    let test = Test::new("prefetch").await;
+    lines("request-orders", &["1000"], &test.amqp);
+    let blocker = test.receiver(&["--batch", "10"]);
+    test.wait_for_rows(1000).await;
+    stop(blocker);
+    // MySQL keeps the receiver waiting: the table is locked
+    let mut lock = Conn::from_url(&test.mysql).await.unwrap();
+    lock.query_drop("LOCK TABLES tb_order WRITE").await.unwrap();
+    lines("request-orders", &["1000"], &test.amqp);
+    // it checks its table before that
+    let waiting = Terminal::run_with(
+        "receive-orders",
+        &["--batch", "10"],
+        (&test.amqp, &test.mysql),
+    );
+    waiting.expect(WAITING);
+    let client = Client::of_orders(&test.amqp).await;
+    client.wait_for_waiting(960).await;
+    lock.query_drop("UNLOCK TABLES").await.unwrap();
+    lock.disconnect().await.unwrap();
+    test.wait_for_rows(2000).await;
+    stop(waiting);
+    let mut consumer = client
+        .channel
+        .basic_consume(
+            "orders.dead".into(),
+            "".into(),
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        )
+        .await
+        .unwrap();
+    assert!(
+        tokio::time::timeout(Duration::from_millis(200), consumer.next())
+            .await
+            .is_err()
+    );
+    client.close().await;
+}
