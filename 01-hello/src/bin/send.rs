@@ -68,7 +68,7 @@ async fn main() -> Result<(), common::Error> {
     // The message is on its way; the broker has it when it says so.
     let confirmation = confirm
         .await
-        .context("no confirm came: the message may be lost, send it again")?;
+        .context("no confirm came: the broker may not have the message")?;
     common::close(connection).await;
     match confirmation {
         Confirmation::Ack(None) => println!(" [x] Sent {message}"),

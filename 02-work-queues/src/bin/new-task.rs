@@ -56,7 +56,7 @@ async fn main() -> Result<(), common::Error> {
     // The task is safe when the broker says so, and not before.
     let confirmation = confirm
         .await
-        .context("no confirm came: the task may be lost, send it again")?;
+        .context("no confirm came: the broker may not have the task")?;
     common::close(connection).await;
     match confirmation {
         Confirmation::Ack(None) => println!(" [x] Sent {task}"),

@@ -58,7 +58,8 @@ async fn main() -> Result<(), common::Error> {
     }
 
     // Take no new task, and give back those in our hands. The broker would put them back anyway when
-    // the connection closes, but count that against them (since 4.3), as if we had died of them.
+    // the connection closes, but count that against them, as if we had died of them (since RabbitMQ 4.3;
+    // before, it counts this too).
     if let Some((channel, consumer)) = &tally.consumer {
         let give_back = async {
             channel

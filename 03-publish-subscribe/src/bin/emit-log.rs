@@ -51,7 +51,7 @@ async fn main() -> Result<(), common::Error> {
     // The broker has handed the line to every queue that is bound: to none, if there is none.
     let confirmation = confirm
         .await
-        .context("no confirm came: the log line may be lost, send it again")?;
+        .context("no confirm came: the broker may not have the log line")?;
     common::close(connection).await;
     match confirmation {
         Confirmation::Ack(_) => println!(" [x] Sent {line}"),

@@ -11,7 +11,7 @@ use routing::{header, table};
 
 /// Publish one log line to the exchange `header_test`.
 #[derive(Parser)]
-#[command(override_usage = "emit-log-headers [WORDS]... [KEY=VALUE]...")]
+#[command(override_usage = "emit-log-headers <WORDS|KEY=VALUE>...")]
 struct Args {
     /// The log line, and its headers: what has a `=` in it is a header
     #[arg(required = true, value_name = "WORDS|KEY=VALUE", value_parser = argument)]
@@ -39,6 +39,9 @@ async fn main() -> Result<(), common::Error> {
             Argument::Word(word) => words.push(word),
             Argument::Header(header) => headers.push(header),
         }
+    }
+    if words.is_empty() {
+        words.push("Hello World!".to_owned());
     }
     let line = words.join(" ");
     let headers = table(headers)?;
@@ -71,7 +74,7 @@ async fn main() -> Result<(), common::Error> {
 
     let confirmation = confirm
         .await
-        .context("no confirm came: the log line may be lost, send it again")?;
+        .context("no confirm came: the broker may not have the log line")?;
     common::close(connection).await;
     match confirmation {
         Confirmation::Ack(_) => println!(" [x] Sent {line}"),

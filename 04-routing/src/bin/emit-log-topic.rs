@@ -54,7 +54,7 @@ async fn main() -> Result<(), common::Error> {
 
     let confirmation = confirm
         .await
-        .context("no confirm came: the log line may be lost, send it again")?;
+        .context("no confirm came: the broker may not have the log line")?;
     common::close(connection).await;
     match confirmation {
         Confirmation::Ack(_) => println!(" [x] Sent {key}: {line}"),

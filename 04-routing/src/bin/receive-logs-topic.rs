@@ -20,7 +20,7 @@ use tokio::signal::ctrl_c;
 /// Receive the log lines whose key matches a pattern from the exchange `topic_logs` until Ctrl-C.
 #[derive(Parser)]
 struct Args {
-    /// Words with dots between them, where `*` stands for one word and `#` for none or more
+    /// Words with dots between them, where `*` stands for one word and `#` for any number, none included
     #[arg(required = true, value_parser = routing_key)]
     patterns: Vec<ShortString>,
 }

@@ -42,7 +42,7 @@ async fn main() -> Result<(), common::Error> {
         .await?;
     let confirmation = confirm
         .await
-        .context("no confirm came: the order may be lost, send it again")?;
+        .context("no confirm came: the broker may not have the order")?;
     common::close(connection).await;
     match confirmation {
         Confirmation::Ack(None) => println!(" [x] Sent {order}"),
