@@ -94,17 +94,19 @@ impl Table {
     /// What a server's refusal means for us: <https://dev.mysql.com/doc/mysql-errors/en/>.
     fn explain(&self, error: Error) -> Failure {
         match error {
-            // not in the character set of the column
-            Error::Server(error) if error.code == 1366 => Failure::Row(error.message),
-            Error::Server(error) => match error.state.get(..2) {
-                // data that does not fit the column
-                Some("22") => Failure::Row(error.message),
+            Error::Server(error) => match (error.state.get(..2), error.code) {
                 // may not log in, may not do this, no such database, table or column
-                Some("28" | "42") => {
+                (Some("28" | "42"), _) => {
                     let advice = "Check the user, the password and the database in MYSQL_URL";
                     Failure::Fatal(anyhow!("{}: {}. {advice}", self.address(), error.message))
                 }
-                _ => Failure::Away(error.message),
+                // the connection; a deadlock; too many connections, no more room on the disk, shutting
+                // down, table full, waited too long for a lock, read-only, killed
+                (Some("08" | "40" | "70"), _)
+                | (_, 1021 | 1040 | 1053 | 1114 | 1205 | 1290 | 1317 | 1836 | 1927) => {
+                    Failure::Away(error.message)
+                }
+                _ => Failure::Row(error.message),
             },
             error => {
                 let mut cause: &dyn std::error::Error = &error;
@@ -167,7 +169,7 @@ impl Table {
         let values = vec!["(?, ?)"; rows.len()].join(", ");
         let statement = format!(
             "INSERT INTO tb_order (user_id, message_id) VALUES {values} \
-             ON DUPLICATE KEY UPDATE id = id"
+             ON DUPLICATE KEY UPDATE message_id = message_id"
         );
         let parameters: Vec<&str> = rows
             .iter()
