@@ -81,15 +81,16 @@ pub fn is_lost<T>(connection: &Connection, result: &anyhow::Result<T>) -> bool {
     let Err(error) = result else {
         return false;
     };
-    let our_fault = match error.downcast_ref().map(lapin::Error::kind) {
+    match error.downcast_ref().map(lapin::Error::kind) {
+        // The status of the connection may lag behind these.
+        Some(ErrorKind::IOError(_) | ErrorKind::MissingHeartbeatError) => true,
         // 320: the broker stops, or an operator has closed the connection
-        Some(ErrorKind::ProtocolError(reply)) => {
-            matches!(reply.kind(), AMQPErrorKind::Hard(_)) && reply.get_id() != 320
+        Some(ErrorKind::ProtocolError(reply)) if matches!(reply.kind(), AMQPErrorKind::Hard(_)) => {
+            reply.get_id() == 320
         }
-        Some(ErrorKind::ParsingError(_)) => true,
-        _ => false,
-    };
-    !our_fault && !connection.status().connected()
+        Some(ErrorKind::ParsingError(_)) => false,
+        _ => !connection.status().connected(),
+    }
 }
 
 /// Connects again after a connection was lost. It goes on trying for as long as the program runs,
