@@ -187,6 +187,11 @@ impl Table {
         }
     }
 
+    /// Forgets the connection; the next rows make a new one.
+    pub fn disconnect(&mut self) {
+        self.connection = None;
+    }
+
     /// Ends the connection as a network does that fails: without a word to us.
     pub async fn break_connection(&mut self) {
         if let Some(connection) = &mut self.connection {

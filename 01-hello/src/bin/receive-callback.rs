@@ -3,9 +3,8 @@
 //!     cargo run -p hello --bin receive-callback
 
 use std::pin::pin;
-use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use clap::Parser;
 use futures_lite::future::poll_once;
 use hello::printable;
@@ -15,7 +14,6 @@ use lapin::options::{BasicAckOptions, BasicConsumeOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use tokio::signal::ctrl_c;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
 
 /// Receive the messages of the queue `hello` with a callback, until Ctrl-C.
 #[derive(Parser)]
@@ -28,7 +26,10 @@ async fn main() -> Result<(), common::Error> {
 
     let work = async {
         loop {
-            let result = receive(&connection).await;
+            let result = tokio::select! {
+                result = receive(&connection) => result,
+                error = common::lost(&connection) => Err(error),
+            };
             if !common::is_lost(&connection, &result) {
                 return result;
             }
@@ -96,11 +97,6 @@ async fn receive(connection: &Connection) -> anyhow::Result<()> {
     });
     eprintln!(" [*] Waiting for messages. To exit press CTRL+C");
 
-    // Nor is a callback told that the connection is lost: we look from time to time.
-    while connection.status().connected() {
-        if let Ok(Some(result)) = timeout(Duration::from_millis(200), end.recv()).await {
-            return result;
-        }
-    }
-    bail!("the connection is lost")
+    // Nor is a callback told that the connection is lost, but `main` looks after that.
+    end.recv().await.unwrap_or(Ok(()))
 }

@@ -36,7 +36,10 @@ async fn main() -> Result<(), common::Error> {
 
     let work = async {
         loop {
-            let result = receive(&connection, args.seconds).await;
+            let result = tokio::select! {
+                result = receive(&connection, args.seconds) => result,
+                error = common::lost(&connection) => Err(error),
+            };
             if !common::is_lost(&connection, &result) {
                 return result;
             }

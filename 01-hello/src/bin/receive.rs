@@ -25,7 +25,10 @@ async fn main() -> Result<(), common::Error> {
 
     let work = async {
         loop {
-            let result = receive(&connection).await;
+            let result = tokio::select! {
+                result = receive(&connection) => result,
+                error = common::lost(&connection) => Err(error),
+            };
             if !common::is_lost(&connection, &result) {
                 return result;
             }

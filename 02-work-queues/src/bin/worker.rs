@@ -40,7 +40,10 @@ async fn main() -> Result<(), common::Error> {
     let mut tally = Tally::default();
     let work = async {
         loop {
-            let result = work(&connection, &args, &mut tally).await;
+            let result = tokio::select! {
+                result = work(&connection, &args, &mut tally) => result,
+                error = common::lost(&connection) => Err(error),
+            };
             if !common::is_lost(&connection, &result) {
                 return result;
             }

@@ -31,7 +31,10 @@ async fn main() -> Result<(), common::Error> {
 
     let work = async {
         loop {
-            let result = receive(&connection, &args.severities).await;
+            let result = tokio::select! {
+                result = receive(&connection, &args.severities) => result,
+                error = common::lost(&connection) => Err(error),
+            };
             if !common::is_lost(&connection, &result) {
                 return result;
             }

@@ -42,7 +42,10 @@ async fn main() -> Result<(), common::Error> {
 
     let work = async {
         loop {
-            let result = receive(&connection, &arguments).await;
+            let result = tokio::select! {
+                result = receive(&connection, &arguments) => result,
+                error = common::lost(&connection) => Err(error),
+            };
             if !common::is_lost(&connection, &result) {
                 return result;
             }

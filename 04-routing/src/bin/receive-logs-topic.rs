@@ -32,7 +32,10 @@ async fn main() -> Result<(), common::Error> {
 
     let work = async {
         loop {
-            let result = receive(&connection, &args.patterns).await;
+            let result = tokio::select! {
+                result = receive(&connection, &args.patterns) => result,
+                error = common::lost(&connection) => Err(error),
+            };
             if !common::is_lost(&connection, &result) {
                 return result;
             }

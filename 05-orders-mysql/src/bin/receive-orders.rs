@@ -67,12 +67,16 @@ async fn main() -> Result<(), common::Error> {
     let mut interrupted = pin!(ctrl_c());
     poll_once(&mut interrupted).await;
     loop {
-        let result = receive(&connection, args.batch, &mut receiver, interrupted.as_mut()).await;
+        let result = tokio::select! {
+            result = receive(&connection, args.batch, &mut receiver, interrupted.as_mut()) => result,
+            error = common::lost(&connection) => Err(error),
+        };
         if !common::is_lost(&connection, &result) {
             result?;
             break;
         }
         // What was not acknowledged comes again. We begin anew: connect, declare, consume.
+        receiver.table.disconnect(); // it may have been in the middle of something
         tokio::select! {
             new = common::reconnect(env!("CARGO_BIN_NAME")) => connection = new,
             signal = &mut interrupted => break signal?,

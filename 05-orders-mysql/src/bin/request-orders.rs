@@ -48,7 +48,10 @@ async fn main() -> Result<(), common::Error> {
     let mut unconfirmed = VecDeque::new();
     let work = async {
         loop {
-            let result = request(&connection, &mut users, &mut unconfirmed, &progress).await;
+            let result = tokio::select! {
+                result = request(&connection, &mut users, &mut unconfirmed, &progress) => result,
+                error = common::lost(&connection) => Err(error),
+            };
             if !common::is_lost(&connection, &result) {
                 return result;
             }

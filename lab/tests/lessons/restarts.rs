@@ -98,7 +98,7 @@ fn a_confirmed_message_outlives_a_killed_broker() {
 )]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_receiver_outlives_a_killed_broker() {
-    const MESSAGES: usize = 10_000;
+    const MESSAGES: usize = 30_000;
     let servers = breakable();
     let url = servers.instance.amqp_url();
     let client = Client::connect(&url).await;
@@ -122,7 +122,8 @@ async fn a_busy_receiver_outlives_a_killed_broker() {
     for _ in 0..3 {
         for receive in &receivers {
             for _ in 0..100 {
-                take(&receive.line().unwrap());
+                let line = receive.line_within(Duration::from_secs(1));
+                line.iter().for_each(|line| _ = take(line));
             }
         }
         servers.instance.stop(Service::Rabbitmq, true).unwrap();
