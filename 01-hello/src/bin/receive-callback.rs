@@ -2,6 +2,7 @@
 //!
 //!     cargo run -p hello --bin receive-callback
 
+use std::future::pending;
 use std::pin::pin;
 
 use anyhow::{Context, anyhow};
@@ -98,5 +99,8 @@ async fn receive(connection: &Connection) -> anyhow::Result<()> {
     eprintln!(" [*] Waiting for messages. To exit press CTRL+C");
 
     // Nor is a callback told that the connection is lost, but `main` looks after that.
-    end.recv().await.unwrap_or(Ok(()))
+    match end.recv().await {
+        Some(result) => result,
+        None => pending().await,
+    }
 }

@@ -121,10 +121,8 @@ async fn a_busy_receiver_outlives_a_killed_broker() {
     };
     for _ in 0..3 {
         for receive in &receivers {
-            for _ in 0..100 {
-                let line = receive.line_within(Duration::from_secs(1));
-                line.iter().for_each(|line| _ = take(line));
-            }
+            let lines = std::iter::from_fn(|| receive.line_within(Duration::from_secs(1)));
+            lines.take(100).for_each(|line| _ = take(&line));
         }
         servers.instance.stop(Service::Rabbitmq, true).unwrap();
         servers.instance.start(&RABBITMQ, &Tasks::quiet()).unwrap();

@@ -321,7 +321,7 @@ fn tasks_outlive_a_killed_broker() {
     tasks_outlive_a_broker(true);
 }
 
-/// A task that is in work when the broker goes away is done, and done again.
+/// A task that is in work when the broker goes away is given up, and comes again.
 #[test]
 fn a_task_in_work_outlives_a_killed_broker() {
     let servers = breakable();
@@ -337,7 +337,7 @@ fn a_task_in_work_outlives_a_killed_broker() {
         .start(&[Service::Rabbitmq], &Tasks::quiet())
         .unwrap();
     let mut rest = Vec::new();
-    while rest.iter().filter(|line| *line == " [x] Done").count() < 3 {
+    while rest.iter().filter(|line| *line == " [x] Done").count() < 2 {
         rest.push(worker.line().unwrap());
     }
     rest.sort();
@@ -345,7 +345,6 @@ fn a_task_in_work_outlives_a_killed_broker() {
         AGAIN,
         LOST,
         WAITING,
-        " [x] Done",
         " [x] Done",
         " [x] Done",
         " [x] Received long .......... (redelivered)",
