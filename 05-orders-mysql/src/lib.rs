@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 /// Who orders, as the table has it: the MD5 of a name, in hex.
 pub fn user_id(name: &str) -> String {
-    let digest = Md5::digest(name);
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digest: [u8; 16] = Md5::digest(name).into();
+    format!("{:032x}", u128::from_be_bytes(digest))
 }
 
 /// The properties of a new order. The message id is what tells an order that comes twice from two
@@ -69,8 +69,13 @@ pub async fn declare(connection: &Connection) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A user id as it can be shown on a terminal: see lesson 1.
-pub fn printable(text: &str) -> String {
+/// A message body as it can be shown on a terminal. A body is bytes, whatever the sender made of
+/// them: text is shown as it is but for its control characters, which could play tricks on a
+/// terminal; of anything else the bytes are escaped.
+pub fn printable(body: &[u8]) -> String {
+    let Ok(text) = str::from_utf8(body) else {
+        return body.escape_ascii().to_string();
+    };
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
         match character.is_control() {

@@ -25,12 +25,18 @@ const CREATE: &str = "CREATE TABLE IF NOT EXISTS tb_order (
     UNIQUE KEY (message_id)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4";
 
-const COLUMNS: &str = "SELECT column_name FROM information_schema.columns
-    WHERE table_schema = DATABASE() AND table_name = 'tb_order' ORDER BY ordinal_position";
+const COLUMNS: &str = "SELECT CONCAT(column_name, IF(column_key = 'UNI', ' (unique)', ''))
+    FROM information_schema.columns
+    WHERE table_schema = DATABASE() AND table_name = 'tb_order' ORDER BY column_name";
 
-const UNIQUE: &str = "SELECT COUNT(*) FROM information_schema.statistics
-    WHERE table_schema = DATABASE() AND table_name = 'tb_order'
-    AND column_name = 'message_id' AND non_unique = 0";
+/// What [`COLUMNS`] says of the table that [`CREATE`] makes.
+const EXPECTED: [&str; 5] = [
+    "db_insert_time",
+    "db_update_time",
+    "id",
+    "message_id (unique)",
+    "user_id",
+];
 
 /// A row to be.
 #[derive(Clone, Copy)]
@@ -70,14 +76,15 @@ impl Table {
             connection: None,
         };
         match table.connect().await {
-            Ok(()) => Ok(table),
+            Ok(connection) => table.connection = Some(connection),
             Err(Failure::Away(cause)) => bail!(
                 "cannot connect to {}: {cause}. Is MySQL running there? `cargo lab up` starts it; MYSQL_URL names another address",
                 table.address()
             ),
             Err(Failure::Row(cause)) => bail!("{cause}"),
-            Err(Failure::Fatal(error)) => Err(error),
+            Err(Failure::Fatal(error)) => return Err(error),
         }
+        Ok(table)
     }
 
     /// Where the table is, without the password.
@@ -118,53 +125,36 @@ impl Table {
         }
     }
 
-    async fn connect(&mut self) -> Result<(), Failure> {
+    async fn connect(&self) -> Result<Conn, Failure> {
         let connecting = timeout(CONNECT_TIMEOUT, Conn::new(self.opts.clone()));
         let Ok(connected) = connecting.await else {
             return Err(Failure::Away("it does not answer".to_owned()));
         };
         let mut connection = connected.map_err(|error| self.explain(error))?;
-        let mut columns: Vec<String> = connection
-            .query(COLUMNS)
-            .await
-            .map_err(|error| self.explain(error))?;
+        let columns: Result<Vec<String>, _> = connection.query(COLUMNS).await;
+        let columns = columns.map_err(|error| self.explain(error))?;
         if columns.is_empty() {
             let created = connection.query_drop(CREATE).await;
             created.map_err(|error| self.explain(error))?;
-        } else {
-            let unique: Option<u64> = connection
-                .query_first(UNIQUE)
-                .await
-                .map_err(|error| self.explain(error))?;
-            columns.sort();
-            let expected = [
-                "db_insert_time",
-                "db_update_time",
-                "id",
-                "message_id",
-                "user_id",
-            ];
-            if columns != expected || unique == Some(0) {
-                return Err(Failure::Fatal(anyhow!(
-                    "the table `tb_order` in {} has other columns than this lesson needs: {}. Rename it \
-                     (RENAME TABLE tb_order TO tb_order_old) and start again: then a new one is made",
-                    self.address(),
-                    columns.join(", ")
-                )));
-            }
+        } else if columns != EXPECTED {
+            return Err(Failure::Fatal(anyhow!(
+                "the table `tb_order` in {} has other columns than this lesson needs: {}. Rename it \
+                 (RENAME TABLE tb_order TO tb_order_old) and start again: then a new one is made",
+                self.address(),
+                columns.join(", ")
+            )));
         }
-        self.connection = Some(connection);
-        Ok(())
+        Ok(connection)
     }
 
     /// Stores all of the rows or none, in one statement, which is one transaction. A row whose message
     /// id is in the table already is left as it is. Says how many are new.
     pub async fn insert(&mut self, rows: &[Row<'_>]) -> Result<u64, Failure> {
-        if self.connection.is_none() {
-            self.connect().await?;
-        }
-        let Some(connection) = &mut self.connection else {
-            return Err(Failure::Away("no connection".to_owned()));
+        // Put back when all went well. After an error, or if nobody waits for our end, there is a new one
+        // the next time.
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.connect().await?,
         };
         let values = vec!["(?, ?)"; rows.len()].join(", ");
         let statement = format!(
@@ -175,21 +165,13 @@ impl Table {
             .iter()
             .flat_map(|row| [row.user_id, row.message_id])
             .collect();
-        match connection.exec_iter(statement, parameters).await {
-            Ok(result) => Ok(result.affected_rows()),
-            Err(error) => {
-                let failure = self.explain(error);
-                if matches!(failure, Failure::Away(_)) {
-                    self.connection = None;
-                }
-                Err(failure)
-            }
-        }
-    }
-
-    /// Forgets the connection; the next rows make a new one.
-    pub fn disconnect(&mut self) {
-        self.connection = None;
+        connection
+            .exec_drop(statement, parameters)
+            .await
+            .map_err(|error| self.explain(error))?;
+        let new = connection.affected_rows();
+        self.connection = Some(connection);
+        Ok(new)
     }
 
     /// Ends the connection as a network does that fails: without a word to us.

@@ -1,5 +1,5 @@
-//! Where the servers are and who we are: the connection parameters and credentials that all lessons
-//! share, and the one line a program prints when it cannot go on. The AMQP calls are in the lessons.
+//! What all lessons share: where the servers are and who we are, a connection that is brought back when
+//! it is lost, and the one line a program prints when it cannot go on. The AMQP calls are in the lessons.
 
 use std::{env, fmt, io, time::Duration};
 
@@ -8,7 +8,9 @@ use futures_lite::StreamExt;
 use lapin::{
     Connection, ConnectionProperties, ErrorKind, Event, protocol::AMQPErrorKind, uri::AMQPUri,
 };
+use tokio::signal::ctrl_c;
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 /// How long a connection may take. A broker that is reachable answers within milliseconds;
 /// one behind a slow network, within a second or two.
@@ -17,6 +19,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long to wait before the next attempt to bring back a lost connection: at first, and at most.
 const MIN_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(5);
+
+/// How long a program may take to finish what it has in hand after Ctrl-C.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// The address of RabbitMQ: the environment variable `AMQP_URL`, or else the user `guest` at the
 /// default port of this machine. `%2f` is `/`, the name of the default virtual host.
@@ -75,9 +80,67 @@ pub async fn connect(program: &str) -> anyhow::Result<Connection> {
     Ok(connection)
 }
 
+/// Calls `work` with a connection, and again with a new one whenever that is lost: channels, queues,
+/// bindings and consumers are for `work` to make anew. Ends when `work` does for any other reason, and
+/// closes the connection.
+///
+/// Ctrl-C or SIGTERM cancel the token. Then `work` has five seconds to finish what it has in hand.
+///
+/// # Errors
+///
+/// There is no connection to begin with (see [`connect`]), or what `work` returns.
+pub async fn run(
+    program: &str,
+    mut work: impl AsyncFnMut(&Connection, &CancellationToken) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut connection = connect(program).await?;
+    let stop = CancellationToken::new();
+    let signal = stop.clone();
+    tokio::spawn(async move {
+        if interrupted().await.is_ok() {
+            signal.cancel();
+        }
+    });
+    let overdue = async {
+        stop.cancelled().await;
+        sleep(GRACE).await;
+    };
+    tokio::pin!(overdue);
+    loop {
+        let result = tokio::select! {
+            result = work(&connection, &stop) => result,
+            error = lost(&connection) => Err(error),
+            () = &mut overdue => Ok(()),
+        };
+        if !is_lost(&connection, &result) {
+            close(connection).await;
+            return result;
+        }
+        connection = tokio::select! {
+            connection = reconnect(program) => connection,
+            () = stop.cancelled() => return Ok(()),
+        };
+    }
+}
+
+/// Waits for Ctrl-C, or for what `docker stop` and systemd end a program with.
+async fn interrupted() -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            result = ctrl_c() => result,
+            _ = terminate.recv() => Ok(()),
+        }
+    }
+    #[cfg(not(unix))]
+    ctrl_c().await
+}
+
 /// Whether work has ended because its connection is lost, and can go on over a new one. This is not
 /// so if the broker has closed the connection because of something that we have said.
-pub fn is_lost<T>(connection: &Connection, result: &anyhow::Result<T>) -> bool {
+fn is_lost(connection: &Connection, result: &anyhow::Result<()>) -> bool {
     let Err(error) = result else {
         return false;
     };
@@ -96,7 +159,7 @@ pub fn is_lost<T>(connection: &Connection, result: &anyhow::Result<T>) -> bool {
 /// Waits until the connection is lost, and three seconds more for what is still done with what came
 /// over it. A safety net: when a connection breaks, lapin 4.12.3 leaves what is asked of it at that
 /// moment unanswered for ever, an acknowledgement for instance.
-pub async fn lost(connection: &Connection) -> anyhow::Error {
+async fn lost(connection: &Connection) -> anyhow::Error {
     while connection.status().connected() {
         sleep(Duration::from_millis(200)).await;
     }
@@ -106,8 +169,8 @@ pub async fn lost(connection: &Connection) -> anyhow::Error {
 
 /// Connects again after a connection was lost. It goes on trying for as long as the program runs,
 /// with pauses of 0.1 to 5 seconds, and says on standard error that the connection is lost, and that
-/// there is one again. Channels, queues, bindings and consumers are for the program to make anew.
-pub async fn reconnect(program: &str) -> Connection {
+/// there is one again.
+async fn reconnect(program: &str) -> Connection {
     eprintln!(" [!] Lost the connection to RabbitMQ. Reconnecting ...");
     let mut pause = MIN_PAUSE;
     loop {
@@ -123,14 +186,7 @@ pub async fn reconnect(program: &str) -> Connection {
 /// Closes the connection, so that the broker knows that we are gone on purpose. Waits no longer than
 /// three seconds: a broker that does not answer will find out by itself.
 pub async fn close(connection: Connection) {
-    let closing = async {
-        // lapin refuses while a channel is being closed, as one that was dropped a moment ago
-        while connection.close(200, "Goodbye".into()).await.is_err()
-            && connection.status().connected()
-        {
-            sleep(Duration::from_millis(10)).await;
-        }
-    };
+    let closing = connection.close(200, "Goodbye".into());
     let _ = timeout(Duration::from_secs(3), closing).await;
 }
 

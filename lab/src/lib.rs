@@ -3,6 +3,7 @@
 
 pub mod guard;
 pub mod instance;
+pub mod peers;
 pub mod play;
 pub mod probe;
 pub mod process;

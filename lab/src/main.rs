@@ -40,6 +40,11 @@ enum Cmd {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Set up what is missing, then measure how fast the lessons are, beside others and beside the limits
+    Bench {
+        /// What to measure: orders
+        names: Vec<String>,
+    },
     /// Find or start RabbitMQ and MySQL, for working by hand
     Up,
     /// Stop what `up` has started
@@ -89,6 +94,7 @@ fn command(command: Cmd) -> Result<ExitCode> {
     match command {
         Cmd::Play { lessons } => play(&lessons)?,
         Cmd::Test { arguments } => return test(&arguments),
+        Cmd::Bench { names } => return bench(&names),
         Cmd::Up => servers::up(&Tasks::default())?,
         Cmd::Down { wipe } => servers::down(wipe)?,
         Cmd::Status => servers::status()?,
@@ -112,23 +118,18 @@ fn command(command: Cmd) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Temporary servers and their guard; installs first what is missing.
-fn temporary(tasks: &Tasks, backend: Backend, packages: Vec<Package>) -> Result<(Instance, Guard)> {
-    servers::install(packages, tasks)?;
-    let instance = Instance::temporary(backend)?;
-    let guard = Guard::over(&env::current_exe()?, &instance.folder)?;
-    instance.start(&Service::ALL, tasks)?;
-    Ok((instance, guard))
-}
-
-/// Runs cargo to compile `what` while the servers are installed and started.
+/// Temporary servers and their guard. Installs what is missing, and runs cargo to compile `what`
+/// meanwhile.
 fn set_up(
     tasks: &Tasks,
     backend: Backend,
-    packages: Vec<Package>,
+    packages: &[Package],
     what: &str,
     mut build: Command,
 ) -> Result<(Instance, Guard)> {
+    let instance = Instance::temporary(backend)?;
+    // before cargo compiles: it may replace our own program
+    let guard = Guard::over(&env::current_exe()?, &instance.folder)?;
     thread::scope(|scope| {
         let building = scope.spawn(move || {
             let task = tasks.start(format!("Compiling {what}"));
@@ -137,13 +138,14 @@ fn set_up(
             task.done(&format!("Compiled {what}"));
             Ok(())
         });
-        let servers = temporary(tasks, backend, packages);
+        let started =
+            servers::install(packages, tasks).and_then(|()| instance.start(&Service::ALL, tasks));
         match building.join() {
-            Ok(Ok(())) => servers,
-            Ok(Err(error)) => Err(error),
+            Ok(built) => started.and(built),
             Err(_) => bail!("a thread of the lab has panicked"),
         }
-    })
+    })?;
+    Ok((instance, guard))
 }
 
 fn play(lessons: &[String]) -> Result<()> {
@@ -155,9 +157,9 @@ fn play(lessons: &[String]) -> Result<()> {
         build.args(["--package", package(folder)]);
     }
     let backend = Backend::for_playing();
-    let packages = match backend {
-        Backend::Local => Service::ALL.map(Package::of).into(),
-        Backend::Docker => Vec::new(),
+    let packages: &[Package] = match backend {
+        Backend::Local => &servers::SERVERS,
+        Backend::Docker => &[],
     };
     let (instance, guard) = set_up(&tasks, backend, packages, "the lessons", build)?;
 
@@ -201,16 +203,28 @@ fn play_live(readme: &Readme, instance: &Instance, guard: &Guard, colour: bool) 
 }
 
 fn test(arguments: &[String]) -> Result<ExitCode> {
+    run_cargo(&["test", "--workspace"], "the tests", arguments)
+}
+
+fn bench(names: &[String]) -> Result<ExitCode> {
+    let names = [&["--".to_owned()], names].concat();
+    run_cargo(
+        &["bench", "--workspace", "--bench", "course"],
+        "the benchmark",
+        &names,
+    )
+}
+
+/// Runs cargo with temporary servers, which it finds through [`INSTANCE`].
+fn run_cargo(command: &[&str], what: &str, arguments: &[String]) -> Result<ExitCode> {
     let tasks = Tasks::default();
     let mut build = cargo();
-    build.args(["test", "--workspace", "--no-run"]);
+    build.args(command).arg("--no-run");
     // Not with Docker: the tests pause them, read their logs and give them certificates.
-    let mut packages: Vec<_> = Service::ALL.map(Package::of).into();
-    packages.push(servers::PIP);
-    let (instance, guard) = set_up(&tasks, Backend::Local, packages, "the tests", build)?;
+    let (instance, guard) = set_up(&tasks, Backend::Local, &servers::ALL, what, build)?;
     let status = cargo()
         .current_dir(root())
-        .args(["test", "--workspace"])
+        .args(command)
         .args(arguments)
         .env(INSTANCE, &instance.folder)
         .status()

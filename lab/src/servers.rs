@@ -131,13 +131,8 @@ pub fn up(tasks: &Tasks) -> Result<()> {
         _ => Backend::Local,
     };
     if backend == Backend::Local {
-        install(
-            missing
-                .iter()
-                .map(|&service| Package::of(service))
-                .collect(),
-            tasks,
-        )?;
+        let packages: Vec<_> = missing.iter().copied().map(Package::of).collect();
+        install(&packages, tasks)?;
     }
     Instance::of_checkout(backend).start(&missing, tasks)?;
     for service in missing {
@@ -191,8 +186,8 @@ const MYSQL: Package = Package {
     is_installed: || Service::Mysql.program().is_some(),
 };
 
-/// Python's package manager: the tests let programs in Python speak with the lessons.
-pub const PIP: Package = Package {
+/// Python's package manager: tests and benchmarks set programs in Python beside those of the lessons.
+const PIP: Package = Package {
     name: "Python's pip",
     names: ["python3-pip", "python3-pip", "python"],
     is_installed: || {
@@ -203,8 +198,14 @@ pub const PIP: Package = Package {
     },
 };
 
+/// What the lessons need.
+pub const SERVERS: [Package; 2] = [RABBITMQ, MYSQL];
+
+/// What tests and benchmarks need.
+pub const ALL: [Package; 3] = [RABBITMQ, MYSQL, PIP];
+
 impl Package {
-    pub fn of(service: Service) -> Self {
+    fn of(service: Service) -> Self {
         match service {
             Service::Rabbitmq => RABBITMQ,
             Service::Mysql => MYSQL,
@@ -213,9 +214,9 @@ impl Package {
 }
 
 /// Installs what is missing, with the system's package manager.
-pub fn install(packages: Vec<Package>, tasks: &Tasks) -> Result<()> {
-    let missing: Vec<Package> = packages
-        .into_iter()
+pub fn install(packages: &[Package], tasks: &Tasks) -> Result<()> {
+    let missing: Vec<&Package> = packages
+        .iter()
         .filter(|package| !(package.is_installed)())
         .collect();
     if missing.is_empty() {

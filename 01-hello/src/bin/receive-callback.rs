@@ -2,19 +2,15 @@
 //!
 //!     cargo run -p hello --bin receive-callback
 
-use std::future::pending;
-use std::pin::pin;
-
 use anyhow::{Context, anyhow};
 use clap::Parser;
-use futures_lite::future::poll_once;
 use hello::printable;
 use lapin::Connection;
 use lapin::message::DeliveryResult;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use tokio::signal::ctrl_c;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 /// Receive the messages of the queue `hello` with a callback, until Ctrl-C.
 #[derive(Parser)]
@@ -23,36 +19,11 @@ struct Args {}
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), common::Error> {
     Args::parse();
-    let mut connection = common::connect(env!("CARGO_BIN_NAME")).await?;
-
-    let work = async {
-        loop {
-            let result = tokio::select! {
-                result = receive(&connection) => result,
-                error = common::lost(&connection) => Err(error),
-            };
-            if !common::is_lost(&connection, &result) {
-                return result;
-            }
-            // What was not acknowledged comes again. We begin anew: connect, declare, consume.
-            connection = common::reconnect(env!("CARGO_BIN_NAME")).await;
-        }
-    };
-
-    // From its first poll on, Ctrl-C no longer kills the program. It ends the work instead.
-    let mut interrupted = pin!(ctrl_c());
-    poll_once(&mut interrupted).await;
-    tokio::select! {
-        result = work => result?,
-        signal = interrupted => signal?,
-    }
-
-    common::close(connection).await;
-    Ok(())
+    Ok(common::run(env!("CARGO_BIN_NAME"), receive).await?)
 }
 
-/// Receives over this connection, until it is lost or something else is wrong.
-async fn receive(connection: &Connection) -> anyhow::Result<()> {
+/// Receives over this connection, until Ctrl-C, or until it is lost or something else is wrong.
+async fn receive(connection: &Connection, stop: &CancellationToken) -> anyhow::Result<()> {
     let channel = connection.create_channel().await?;
 
     let mut arguments = FieldTable::default();
@@ -98,9 +69,9 @@ async fn receive(connection: &Connection) -> anyhow::Result<()> {
     });
     eprintln!(" [*] Waiting for messages. To exit press CTRL+C");
 
-    // Nor is a callback told that the connection is lost, but `main` looks after that.
-    match end.recv().await {
-        Some(result) => result,
-        None => pending().await,
+    // Nor is a callback told that the connection is lost, but `common::run` looks after that.
+    tokio::select! {
+        Some(result) = end.recv() => result,
+        () = stop.cancelled() => Ok(()),
     }
 }

@@ -3,19 +3,17 @@
 //!     cargo run -p hello --bin receive-until-idle
 //!     cargo run -p hello --bin receive-until-idle -- 2.5
 
-use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
 use futures_lite::StreamExt;
-use futures_lite::future::poll_once;
 use hello::printable;
 use lapin::Connection;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use tokio::signal::ctrl_c;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 /// Receive the messages of the queue `hello` until none has come for a while, or Ctrl-C.
 #[derive(Parser)]
@@ -32,36 +30,19 @@ fn seconds(text: &str) -> anyhow::Result<Duration> {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), common::Error> {
     let args = Args::parse();
-    let mut connection = common::connect(env!("CARGO_BIN_NAME")).await?;
-
-    let work = async {
-        loop {
-            let result = tokio::select! {
-                result = receive(&connection, args.seconds) => result,
-                error = common::lost(&connection) => Err(error),
-            };
-            if !common::is_lost(&connection, &result) {
-                return result;
-            }
-            // What was not acknowledged comes again. We begin anew: connect, declare, consume.
-            connection = common::reconnect(env!("CARGO_BIN_NAME")).await;
-        }
-    };
-
-    // From its first poll on, Ctrl-C no longer kills the program. It ends the work instead.
-    let mut interrupted = pin!(ctrl_c());
-    poll_once(&mut interrupted).await;
-    tokio::select! {
-        result = work => result?,
-        signal = interrupted => signal?,
-    }
-
-    common::close(connection).await;
+    common::run(env!("CARGO_BIN_NAME"), async |connection, stop| {
+        receive(connection, stop, args.seconds).await
+    })
+    .await?;
     Ok(())
 }
 
-/// Receives over this connection, until it is lost or nothing comes any more.
-async fn receive(connection: &Connection, idle: Duration) -> anyhow::Result<()> {
+/// Receives over this connection, until nothing comes any more or Ctrl-C, or until it is lost.
+async fn receive(
+    connection: &Connection,
+    stop: &CancellationToken,
+    idle: Duration,
+) -> anyhow::Result<()> {
     let channel = connection.create_channel().await?;
 
     let mut arguments = FieldTable::default();
@@ -84,7 +65,12 @@ async fn receive(connection: &Connection, idle: Duration) -> anyhow::Result<()> 
         .await?;
 
     // The stream of a consumer has no end of its own. A limit on the wait for its next item makes one.
-    while let Ok(delivery) = timeout(idle, consumer.next()).await {
+    loop {
+        let next = tokio::select! {
+            next = timeout(idle, consumer.next()) => next,
+            () = stop.cancelled() => return Ok(()),
+        };
+        let Ok(delivery) = next else { break };
         let delivery =
             delivery.context("the broker ended the consumer: was the queue deleted?")??;
         println!(" [x] Received {}", printable(&delivery.data));

@@ -2,17 +2,14 @@
 //!
 //!     cargo run -p hello --bin receive
 
-use std::pin::pin;
-
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Parser;
 use futures_lite::StreamExt;
-use futures_lite::future::poll_once;
 use hello::printable;
 use lapin::Connection;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use tokio::signal::ctrl_c;
+use tokio_util::sync::CancellationToken;
 
 /// Receive the messages of the queue `hello` until Ctrl-C.
 #[derive(Parser)]
@@ -21,36 +18,11 @@ struct Args {}
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), common::Error> {
     Args::parse();
-    let mut connection = common::connect(env!("CARGO_BIN_NAME")).await?;
-
-    let work = async {
-        loop {
-            let result = tokio::select! {
-                result = receive(&connection) => result,
-                error = common::lost(&connection) => Err(error),
-            };
-            if !common::is_lost(&connection, &result) {
-                return result;
-            }
-            // What was not acknowledged comes again. We begin anew: connect, declare, consume.
-            connection = common::reconnect(env!("CARGO_BIN_NAME")).await;
-        }
-    };
-
-    // From its first poll on, Ctrl-C no longer kills the program. It ends the work instead.
-    let mut interrupted = pin!(ctrl_c());
-    poll_once(&mut interrupted).await;
-    tokio::select! {
-        result = work => result?,
-        signal = interrupted => signal?,
-    }
-
-    common::close(connection).await;
-    Ok(())
+    Ok(common::run(env!("CARGO_BIN_NAME"), receive).await?)
 }
 
-/// Receives over this connection, until it is lost or something else is wrong.
-async fn receive(connection: &Connection) -> anyhow::Result<()> {
+/// Receives over this connection, until Ctrl-C, or until it is lost or something else is wrong.
+async fn receive(connection: &Connection, stop: &CancellationToken) -> anyhow::Result<()> {
     let channel = connection.create_channel().await?;
 
     // The same queue with the same properties as in `send`: whoever comes first creates it.
@@ -75,8 +47,13 @@ async fn receive(connection: &Connection) -> anyhow::Result<()> {
         .await?;
     eprintln!(" [*] Waiting for messages. To exit press CTRL+C");
 
-    while let Some(delivery) = consumer.next().await {
-        let delivery = delivery?;
+    loop {
+        let delivery = tokio::select! {
+            delivery = consumer.next() => delivery,
+            () = stop.cancelled() => return Ok(()),
+        };
+        let delivery =
+            delivery.context("the broker ended the consumer: was the queue deleted?")??;
         let again = if delivery.redelivered {
             " (redelivered)"
         } else {
@@ -87,5 +64,4 @@ async fn receive(connection: &Connection) -> anyhow::Result<()> {
         // the message again, to us or to another consumer.
         delivery.ack(BasicAckOptions::default()).await?;
     }
-    bail!("the broker ended the consumer: was the queue deleted?")
 }

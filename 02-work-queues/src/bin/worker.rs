@@ -3,21 +3,19 @@
 //!     cargo run -p work-queues --bin worker
 //!     cargo run -p work-queues --bin worker -- --prefetch 0
 
-use std::pin::pin;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Parser;
 use futures_lite::StreamExt;
-use futures_lite::future::poll_once;
+use lapin::Connection;
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
     QueueDeclareOptions,
 };
-use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{Channel, Connection};
-use tokio::signal::ctrl_c;
-use tokio::time::{Instant, sleep, timeout};
+use lapin::types::{AMQPValue, FieldTable};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 use work_queues::printable;
 
 /// Work on the tasks of the queue `task_queue` until Ctrl-C.
@@ -35,48 +33,11 @@ struct Args {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), common::Error> {
     let args = Args::parse();
-    let mut connection = common::connect(env!("CARGO_BIN_NAME")).await?;
-
     let mut tally = Tally::default();
-    let work = async {
-        loop {
-            let result = tokio::select! {
-                result = work(&connection, &args, &mut tally) => result,
-                error = common::lost(&connection) => Err(error),
-            };
-            if !common::is_lost(&connection, &result) {
-                return result;
-            }
-            // What was not acknowledged comes again. We begin anew: connect, declare, consume.
-            connection = common::reconnect(env!("CARGO_BIN_NAME")).await;
-        }
-    };
-
-    // From its first poll on, Ctrl-C no longer kills the program. It ends the work instead.
-    let mut interrupted = pin!(ctrl_c());
-    poll_once(&mut interrupted).await;
-    tokio::select! {
-        result = work => result?,
-        signal = interrupted => signal?,
-    }
-
-    // Take no new task, and give back those in our hands. The broker would put them back anyway when
-    // the connection closes, but count that against them, as if we had died of them (since RabbitMQ 4.3;
-    // before, it counts this too).
-    if let Some((channel, consumer)) = &tally.consumer {
-        let give_back = async {
-            channel
-                .basic_cancel(consumer.clone(), BasicCancelOptions::default())
-                .await?;
-            let all = BasicNackOptions {
-                multiple: true, // with the delivery tag 0: all that we have not acknowledged
-                requeue: true,
-            };
-            channel.basic_nack(0, all).await
-        };
-        let _ = timeout(Duration::from_secs(2), give_back).await; // no broker, no task in our hands
-    }
-    common::close(connection).await;
+    common::run(env!("CARGO_BIN_NAME"), async |connection, stop| {
+        work(connection, stop, &args, &mut tally).await
+    })
+    .await?;
     eprintln!(
         " [*] Tasks done: {} in {:.1} s",
         tally.done,
@@ -85,17 +46,21 @@ async fn main() -> Result<(), common::Error> {
     Ok(())
 }
 
-/// What there is to know when we end.
+/// What to say when we end.
 #[derive(Default)]
 struct Tally {
     done: u32,
     begin: Option<Instant>,
     took: Duration, // from the beginning of the first task to the end of the last
-    consumer: Option<(Channel, ShortString)>,
 }
 
-/// Works over this connection, until it is lost or something else is wrong.
-async fn work(connection: &Connection, args: &Args, tally: &mut Tally) -> anyhow::Result<()> {
+/// Works over this connection, until Ctrl-C, or until it is lost or something else is wrong.
+async fn work(
+    connection: &Connection,
+    stop: &CancellationToken,
+    args: &Args,
+    tally: &mut Tally,
+) -> anyhow::Result<()> {
     let channel = connection.create_channel().await?;
 
     let durable = QueueDeclareOptions::durable();
@@ -122,11 +87,16 @@ async fn work(connection: &Connection, args: &Args, tally: &mut Tally) -> anyhow
     let mut consumer = channel
         .basic_consume("task_queue".into(), "".into(), options, table)
         .await?;
-    tally.consumer = Some((channel, consumer.tag()));
     eprintln!(" [*] Waiting for messages. To exit press CTRL+C");
 
-    while let Some(task) = consumer.next().await {
-        let task = task?;
+    loop {
+        let task = tokio::select! {
+            task = consumer.next() => task,
+            () = stop.cancelled() => break,
+        };
+        let task = task.context(
+            "the broker ended the consumer: was the queue deleted, or did a task take too long?",
+        )??;
         if !args.auto_ack && !task.acker.usable() {
             continue; // the connection it came over is lost: it comes again
         }
@@ -139,7 +109,10 @@ async fn work(connection: &Connection, args: &Args, tally: &mut Tally) -> anyhow
         let begin = *tally.begin.get_or_insert_with(Instant::now);
 
         let dots = task.data.iter().filter(|&&byte| byte == b'.').count();
-        sleep(Duration::from_secs(dots as u64)).await; // this is the work
+        tokio::select! {
+            () = sleep(Duration::from_secs(dots as u64)) => {} // this is the work
+            () = stop.cancelled() => break,
+        }
 
         // Acknowledged after the work, never before: if we die in the middle of it, the broker gives
         // the task to another worker.
@@ -150,5 +123,18 @@ async fn work(connection: &Connection, args: &Args, tally: &mut Tally) -> anyhow
         tally.done += 1;
         tally.took = begin.elapsed();
     }
-    bail!("the broker ended the consumer: was the queue deleted, or did a task take too long?")
+
+    // Take no new task, and give back those in our hands. The broker would put them back anyway when
+    // the connection closes, but count that against them, as if we had died of them (since RabbitMQ 4.3;
+    // before, it counts this too).
+    channel
+        .basic_cancel(consumer.tag(), BasicCancelOptions::default())
+        .await?;
+    let all = BasicNackOptions {
+        multiple: true, // with the delivery tag 0: all that we have not acknowledged
+        requeue: true,
+    };
+    channel.basic_nack(0, all).await?;
+    channel.close(200, "Goodbye".into()).await?;
+    Ok(())
 }

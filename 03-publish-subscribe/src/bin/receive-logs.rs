@@ -2,19 +2,16 @@
 //!
 //!     cargo run -p publish-subscribe --bin receive-logs
 
-use std::pin::pin;
-
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Parser;
 use futures_lite::StreamExt;
-use futures_lite::future::poll_once;
 use lapin::options::{
     BasicConsumeOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{Connection, ExchangeKind};
 use publish_subscribe::printable;
-use tokio::signal::ctrl_c;
+use tokio_util::sync::CancellationToken;
 
 /// Receive every log line of the exchange `logs` until Ctrl-C.
 #[derive(Parser)]
@@ -23,36 +20,12 @@ struct Args {}
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), common::Error> {
     Args::parse();
-    let mut connection = common::connect(env!("CARGO_BIN_NAME")).await?;
-
-    let work = async {
-        loop {
-            let result = tokio::select! {
-                result = receive(&connection) => result,
-                error = common::lost(&connection) => Err(error),
-            };
-            if !common::is_lost(&connection, &result) {
-                return result;
-            }
-            // The queue is gone with the connection. We begin anew, with a new one.
-            connection = common::reconnect(env!("CARGO_BIN_NAME")).await;
-        }
-    };
-
-    // From its first poll on, Ctrl-C no longer kills the program. It ends the work instead.
-    let mut interrupted = pin!(ctrl_c());
-    poll_once(&mut interrupted).await;
-    tokio::select! {
-        result = work => result?,
-        signal = interrupted => signal?,
-    }
-
-    common::close(connection).await;
-    Ok(())
+    Ok(common::run(env!("CARGO_BIN_NAME"), receive).await?)
 }
 
-/// Receives over this connection, with a new queue, until it is lost or something else is wrong.
-async fn receive(connection: &Connection) -> anyhow::Result<()> {
+/// Receives over this connection, with a new queue, until Ctrl-C, or until it is lost or something
+/// else is wrong.
+async fn receive(connection: &Connection, stop: &CancellationToken) -> anyhow::Result<()> {
     let channel = connection.create_channel().await?;
     channel
         .exchange_declare(
@@ -104,8 +77,13 @@ async fn receive(connection: &Connection) -> anyhow::Result<()> {
         queue.name()
     );
 
-    while let Some(delivery) = consumer.next().await {
-        println!(" [x] Received {}", printable(&delivery?.data));
+    loop {
+        let delivery = tokio::select! {
+            delivery = consumer.next() => delivery,
+            () = stop.cancelled() => return Ok(()),
+        };
+        let delivery =
+            delivery.context("the broker ended the consumer: was the queue deleted?")??;
+        println!(" [x] Received {}", printable(&delivery.data));
     }
-    bail!("the broker ended the consumer: was the queue deleted?")
 }

@@ -3,19 +3,16 @@
 //!     cargo run -p routing --bin receive-logs-headers -- all level=error part=disk
 //!     cargo run -p routing --bin receive-logs-headers -- any level=error part=disk
 
-use std::pin::pin;
-
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Parser;
 use futures_lite::StreamExt;
-use futures_lite::future::poll_once;
 use lapin::options::{
     BasicConsumeOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Connection, ExchangeKind};
 use routing::{header, printable, table};
-use tokio::signal::ctrl_c;
+use tokio_util::sync::CancellationToken;
 
 /// Receive the log lines that have some headers from the exchange `header_test` until Ctrl-C.
 #[derive(Parser)]
@@ -38,36 +35,20 @@ async fn main() -> Result<(), common::Error> {
         AMQPValue::LongString(args.matching.into()),
     );
 
-    let mut connection = common::connect(env!("CARGO_BIN_NAME")).await?;
-
-    let work = async {
-        loop {
-            let result = tokio::select! {
-                result = receive(&connection, &arguments) => result,
-                error = common::lost(&connection) => Err(error),
-            };
-            if !common::is_lost(&connection, &result) {
-                return result;
-            }
-            // The queue is gone with the connection. We begin anew, with a new one.
-            connection = common::reconnect(env!("CARGO_BIN_NAME")).await;
-        }
-    };
-
-    // From its first poll on, Ctrl-C no longer kills the program. It ends the work instead.
-    let mut interrupted = pin!(ctrl_c());
-    poll_once(&mut interrupted).await;
-    tokio::select! {
-        result = work => result?,
-        signal = interrupted => signal?,
-    }
-
-    common::close(connection).await;
+    common::run(env!("CARGO_BIN_NAME"), async |connection, stop| {
+        receive(connection, stop, &arguments).await
+    })
+    .await?;
     Ok(())
 }
 
-/// Receives over this connection, with a new queue, until it is lost or something else is wrong.
-async fn receive(connection: &Connection, arguments: &FieldTable) -> anyhow::Result<()> {
+/// Receives over this connection, with a new queue, until Ctrl-C, or until it is lost or something
+/// else is wrong.
+async fn receive(
+    connection: &Connection,
+    stop: &CancellationToken,
+    arguments: &FieldTable,
+) -> anyhow::Result<()> {
     let channel = connection.create_channel().await?;
     channel
         .exchange_declare(
@@ -116,8 +97,13 @@ async fn receive(connection: &Connection, arguments: &FieldTable) -> anyhow::Res
         queue.name()
     );
 
-    while let Some(delivery) = consumer.next().await {
-        println!(" [x] Received {}", printable(&delivery?.data));
+    loop {
+        let delivery = tokio::select! {
+            delivery = consumer.next() => delivery,
+            () = stop.cancelled() => return Ok(()),
+        };
+        let delivery =
+            delivery.context("the broker ended the consumer: was the queue deleted?")??;
+        println!(" [x] Received {}", printable(&delivery.data));
     }
-    bail!("the broker ended the consumer: was the queue deleted?")
 }

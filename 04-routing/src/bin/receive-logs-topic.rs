@@ -3,19 +3,16 @@
 //!
 //!     cargo run -p routing --bin receive-logs-topic -- 'kern.*' '*.critical'
 
-use std::pin::pin;
-
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Parser;
 use futures_lite::StreamExt;
-use futures_lite::future::poll_once;
 use lapin::options::{
     BasicConsumeOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Connection, ExchangeKind};
 use routing::{printable, routing_key};
-use tokio::signal::ctrl_c;
+use tokio_util::sync::CancellationToken;
 
 /// Receive the log lines whose key matches a pattern from the exchange `topic_logs` until Ctrl-C.
 #[derive(Parser)]
@@ -28,36 +25,20 @@ struct Args {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), common::Error> {
     let args = Args::parse();
-    let mut connection = common::connect(env!("CARGO_BIN_NAME")).await?;
-
-    let work = async {
-        loop {
-            let result = tokio::select! {
-                result = receive(&connection, &args.patterns) => result,
-                error = common::lost(&connection) => Err(error),
-            };
-            if !common::is_lost(&connection, &result) {
-                return result;
-            }
-            // The queue is gone with the connection. We begin anew, with a new one.
-            connection = common::reconnect(env!("CARGO_BIN_NAME")).await;
-        }
-    };
-
-    // From its first poll on, Ctrl-C no longer kills the program. It ends the work instead.
-    let mut interrupted = pin!(ctrl_c());
-    poll_once(&mut interrupted).await;
-    tokio::select! {
-        result = work => result?,
-        signal = interrupted => signal?,
-    }
-
-    common::close(connection).await;
+    common::run(env!("CARGO_BIN_NAME"), async |connection, stop| {
+        receive(connection, stop, &args.patterns).await
+    })
+    .await?;
     Ok(())
 }
 
-/// Receives over this connection, with a new queue, until it is lost or something else is wrong.
-async fn receive(connection: &Connection, patterns: &[ShortString]) -> anyhow::Result<()> {
+/// Receives over this connection, with a new queue, until Ctrl-C, or until it is lost or something
+/// else is wrong.
+async fn receive(
+    connection: &Connection,
+    stop: &CancellationToken,
+    patterns: &[ShortString],
+) -> anyhow::Result<()> {
     let channel = connection.create_channel().await?;
     channel
         .exchange_declare(
@@ -107,10 +88,13 @@ async fn receive(connection: &Connection, patterns: &[ShortString]) -> anyhow::R
         queue.name()
     );
 
-    while let Some(delivery) = consumer.next().await {
-        let log = delivery?;
+    loop {
+        let delivery = tokio::select! {
+            delivery = consumer.next() => delivery,
+            () = stop.cancelled() => return Ok(()),
+        };
+        let log = delivery.context("the broker ended the consumer: was the queue deleted?")??;
         let key = printable(log.routing_key.as_str().as_bytes());
         println!(" [x] Received {key}: {}", printable(&log.data));
     }
-    bail!("the broker ended the consumer: was the queue deleted?")
 }

@@ -3,8 +3,6 @@
 //!     cargo run -p orders-mysql --bin receive-orders
 //!     cargo run -p orders-mysql --bin receive-orders -- --break-connection 0.1
 
-use std::io;
-use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -20,15 +18,13 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Confirmation, Connection, Consumer};
 use orders_mysql::table::{Failure, Row, Table, USER_ID_MAX};
 use orders_mysql::{declare, printable};
-use tokio::signal::ctrl_c;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 /// How long no order has to come before we say what we have stored.
 const IDLE: Duration = Duration::from_millis(200);
 /// After how long we say so although there are more.
 const BUSY: Duration = Duration::from_secs(3);
-/// How long a batch may take to its end after Ctrl-C.
-const GRACE: Duration = Duration::from_secs(5);
 /// How long to wait before the second attempt to reach MySQL, and at most before any.
 const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
 
@@ -62,27 +58,10 @@ async fn main() -> Result<(), common::Error> {
         end: Instant::now(),
         last_user: String::new(),
     };
-    let mut connection = common::connect(env!("CARGO_BIN_NAME")).await?;
-
-    let mut interrupted = pin!(ctrl_c());
-    poll_once(&mut interrupted).await;
-    loop {
-        let result = tokio::select! {
-            result = receive(&connection, args.batch, &mut receiver, interrupted.as_mut()) => result,
-            error = common::lost(&connection) => Err(error),
-        };
-        if !common::is_lost(&connection, &result) {
-            result?;
-            break;
-        }
-        // What was not acknowledged comes again. We begin anew: connect, declare, consume.
-        receiver.table.disconnect(); // it may have been in the middle of something
-        tokio::select! {
-            new = common::reconnect(env!("CARGO_BIN_NAME")) => connection = new,
-            signal = &mut interrupted => break signal?,
-        }
-    }
-    common::close(connection).await;
+    common::run(env!("CARGO_BIN_NAME"), async |connection, stop| {
+        receive(connection, stop, args.batch, &mut receiver).await
+    })
+    .await?;
     receiver.show();
     let Count {
         stored,
@@ -96,9 +75,9 @@ async fn main() -> Result<(), common::Error> {
 /// Receives over this connection, until Ctrl-C, or until it is lost or something else is wrong.
 async fn receive(
     connection: &Connection,
+    stop: &CancellationToken,
     batch: u16,
     receiver: &mut Receiver,
-    mut interrupted: Pin<&mut impl Future<Output = io::Result<()>>>,
 ) -> anyhow::Result<()> {
     declare(connection).await?;
     let channel = connection.create_channel().await?;
@@ -125,17 +104,10 @@ async fn receive(
                 receiver.show();
                 continue;
             }
-            signal = &mut interrupted => return Ok(signal?),
+            () = stop.cancelled() => return Ok(()),
         };
-        // A batch that we have begun, we finish, unless MySQL is away.
-        let mut storing = pin!(receiver.store(&channel, orders));
-        tokio::select! {
-            result = &mut storing => result?,
-            signal = &mut interrupted => {
-                signal?;
-                return timeout(GRACE, storing).await.unwrap_or(Ok(()));
-            }
-        }
+        // A batch that we have begun, we finish.
+        receiver.store(&channel, orders).await?;
     }
 }
 
@@ -291,10 +263,13 @@ impl Receiver {
         let (stored, known) = (total.stored - shown.stored, total.known - shown.known);
         match (stored, known) {
             (0, 0) => {}
-            (1, 0) => println!(" [x] Stored the order of {}", printable(&self.last_user)),
+            (1, 0) => println!(
+                " [x] Stored the order of {}",
+                printable(self.last_user.as_bytes())
+            ),
             (0, 1) => println!(
                 " [x] Known already: the order of {}",
-                printable(&self.last_user)
+                printable(self.last_user.as_bytes())
             ),
             _ => {
                 let rate = (stored + known) as f64 / (self.end - begin).as_secs_f64();

@@ -5,18 +5,17 @@
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
-use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use clap::Parser;
-use futures_lite::future::poll_once;
+use futures_util::future::try_join_all;
 use indicatif::{ProgressBar, ProgressStyle};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, PublisherConfirm};
 use orders_mysql::{declare, new_order, user_id};
-use tokio::signal::ctrl_c;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 /// How many orders may be on their way, published and not yet confirmed. Waiting for each confirm
 /// would cost a round trip an order; without a limit, all of them would wait in our memory.
@@ -39,38 +38,22 @@ struct Order {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), common::Error> {
     let count = Args::parse().count;
-    let mut connection = common::connect(env!("CARGO_BIN_NAME")).await?;
-
     let style = ProgressStyle::with_template(" [*] {wide_bar} {pos} of {len}")?;
     let progress = ProgressBar::new(count).with_style(style); // shown on a terminal only
     let start = Instant::now();
     let mut users = 1..=count;
     let mut unconfirmed = VecDeque::new();
-    let work = async {
-        loop {
-            let result = tokio::select! {
-                result = request(&connection, &mut users, &mut unconfirmed, &progress) => result,
-                error = common::lost(&connection) => Err(error),
-            };
-            if !common::is_lost(&connection, &result) {
-                return result;
-            }
-            connection = common::reconnect(env!("CARGO_BIN_NAME")).await;
-        }
-    };
-
-    let mut interrupted = pin!(ctrl_c());
-    poll_once(&mut interrupted).await;
-    let result = tokio::select! {
-        result = work => result,
-        signal = interrupted => Ok(signal?),
-    };
+    let result = common::run(env!("CARGO_BIN_NAME"), async |connection, stop| {
+        request(connection, stop, &mut users, &mut unconfirmed, &progress).await
+    })
+    .await;
     let (sent, took) = (progress.position(), start.elapsed());
     progress.finish_and_clear();
-    common::close(connection).await;
 
     let rate = sent as f64 / took.as_secs_f64();
-    println!(" [x] Sent {sent} of {count} orders, {rate:.0} a second");
+    if sent > 0 || result.is_ok() {
+        println!(" [x] Sent {sent} of {count} orders, {rate:.0} a second");
+    }
     Ok(result?)
 }
 
@@ -79,6 +62,7 @@ async fn main() -> Result<(), common::Error> {
 /// the next time.
 async fn request(
     connection: &Connection,
+    stop: &CancellationToken,
     users: &mut RangeInclusive<u64>,
     unconfirmed: &mut VecDeque<Order>,
     progress: &ProgressBar,
@@ -91,19 +75,19 @@ async fn request(
 
     let mut confirms = VecDeque::new(); // for the first of the unconfirmed orders, in their order
     loop {
-        while confirms.len() < WINDOW {
-            if confirms.len() == unconfirmed.len() {
-                let Some(user) = users.next() else {
-                    break;
-                };
-                unconfirmed.push_back(Order {
-                    user_id: user_id(&user.to_string()),
-                    properties: new_order(),
-                });
-            }
-            confirms.push_back(publish(&channel, &unconfirmed[confirms.len()]).await?);
+        // After Ctrl-C, only the confirms of those on their way.
+        if confirms.len() <= WINDOW / 2 && !stop.is_cancelled() {
+            let free = WINDOW - unconfirmed.len();
+            unconfirmed.extend(users.by_ref().take(free).map(|user| Order {
+                user_id: user_id(&user.to_string()),
+                properties: new_order(),
+            }));
+            // All at once: each `basic_publish` waits until its bytes have gone to the socket.
+            let orders = unconfirmed.range(confirms.len()..);
+            confirms.extend(try_join_all(orders.map(|order| publish(&channel, order))).await?);
         }
         let Some(confirm) = confirms.pop_front() else {
+            channel.close(200, "Goodbye".into()).await?;
             return Ok(());
         };
         match confirm.await? {

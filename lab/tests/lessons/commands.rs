@@ -9,7 +9,7 @@ use lab::process::wait_until;
 use lab::url::Url;
 use nix::sys::signal::Signal;
 
-use crate::support::{LIMIT, Terminal, lab, shared};
+use crate::support::{LIMIT, Terminal, lab, program, shared};
 
 /// `cargo lab` with these servers in the environment, in a folder without servers of its own.
 fn lab_with(arguments: &[&str], amqp_url: &str, mysql_url: &str) -> (String, Option<i32>) {
@@ -144,6 +144,7 @@ fn up_says_what_to_set() {
 
 #[test]
 fn nothing_is_left_of_a_play_that_is_killed() {
+    program("send"); // or else it may have to wait for another test that compiles
     let mut play = Command::new(lab());
     play.args(["play", "01"]).env_remove(lab::play::INSTANCE);
     let play = Terminal::start(play);

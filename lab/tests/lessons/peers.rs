@@ -1,49 +1,24 @@
 //! The programs of the lessons with the official tutorials' programs, in Python with pika, at the
 //! other end. `lab/peers/tutorials.py` does as they do.
 
-use std::path::PathBuf;
-use std::process::Command;
-use std::sync::LazyLock;
+use std::path::Path;
+use std::sync::Mutex;
 
+use lab::peers::python;
+use lab::progress::Tasks;
 use lab::root;
 
 use crate::support::{Client, NONE, Terminal, WAITING, lines, vhost};
 
-/// pika from PyPI, in a folder of the tests' own.
-static PIKA: LazyLock<PathBuf> = LazyLock::new(|| {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("pika-1.3.2");
-    if !folder.exists() {
-        // first elsewhere, so that an installation that is cut off is not taken for a whole one
-        let part = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let mut install = Command::new("python3");
-        install
-            .args([
-                "-m",
-                "pip",
-                "install",
-                "--quiet",
-                "--disable-pip-version-check",
-            ])
-            .args([
-                "--root-user-action=ignore",
-                "--no-deps",
-                "pika==1.3.2",
-                "--target",
-            ])
-            .arg(part.path());
-        let installed = install.status().expect("python3 is not installed");
-        assert!(installed.success(), "pip cannot install pika");
-        std::fs::rename(part.keep(), &folder).unwrap();
-    }
-    folder
-});
-
 fn peer(arguments: &[&str], url: &str) -> Terminal {
-    let mut python = Command::new("python3");
+    static INSTALLING: Mutex<()> = Mutex::new(());
+    let installing = INSTALLING.lock();
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let mut python = python(folder, &["pika==1.3.2"], &Tasks::quiet()).unwrap();
+    drop(installing);
     python
         .arg(root().join("lab/peers/tutorials.py"))
         .args(arguments)
-        .env("PYTHONPATH", PIKA.as_path())
         .env("AMQP_URL", url);
     Terminal::start(python)
 }

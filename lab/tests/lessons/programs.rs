@@ -5,20 +5,22 @@ use lab::process::wait_until;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use crate::support::{LIMIT, NONE, Servers, Terminal, breakable, lines, output};
+use crate::support::{LIMIT, NONE, Servers, Terminal, breakable, lines, output, shared, vhost};
 
 /// Those that send something and end.
-const SENDERS: [(&str, &[&str]); 6] = [
+const SENDERS: [(&str, &[&str]); 8] = [
     ("send", &[]),
     ("new-task", &["task"]),
     ("emit-log", &["line"]),
     ("emit-log-direct", &["error", "line"]),
     ("emit-log-topic", &["kern.info", "line"]),
     ("emit-log-headers", &["line", "level=error"]),
+    ("send-order", &[]),
+    ("request-orders", &[]),
 ];
 
 /// Those that receive until Ctrl-C.
-const RECEIVERS: [(&str, &[&str]); 7] = [
+const RECEIVERS: [(&str, &[&str]); 8] = [
     ("receive", &[]),
     ("receive-callback", &[]),
     ("worker", &[]),
@@ -26,7 +28,15 @@ const RECEIVERS: [(&str, &[&str]); 7] = [
     ("receive-logs-direct", &["error"]),
     ("receive-logs-topic", &["kern.*"]),
     ("receive-logs-headers", &["all", "level=error"]),
+    ("receive-orders", &[]),
 ];
+
+/// Starts one of [`RECEIVERS`], and waits until it waits.
+fn receiver(program: &str, arguments: &[&str], amqp_url: &str) -> Terminal {
+    let receiver = Terminal::run_with(program, arguments, (amqp_url, &shared().mysql_url()));
+    assert!(receiver.line().unwrap().starts_with(" [*] Waiting for "));
+    receiver
+}
 
 /// The broker must not find any connection cut off: each program says goodbye. Nor does any of them
 /// use what RabbitMQ is going to drop.
@@ -41,16 +51,21 @@ fn every_program_closes_its_connection_and_uses_nothing_deprecated() {
     lines("receive-until-idle", &["0.1"], &url);
     output("send", &["--routing-key", "nowhere"], &url);
     for (program, arguments) in RECEIVERS {
-        let receiver = Terminal::run(program, arguments, &url);
-        assert!(receiver.line().unwrap().starts_with(" [*] Waiting for "));
+        let receiver = receiver(program, arguments, &url);
         if program == "worker" {
             receiver.expect(" [x] Received task");
             receiver.expect(" [x] Done");
         }
+        if program == "receive-orders" {
+            let line = receiver.line().unwrap();
+            assert!(line.starts_with(" [x] Stored 101 orders, "), "{line}");
+        }
         receiver.stop();
     }
     // a connection that has a name is a program's; the others are the lab's own probes
-    let programs = ["send", "receive", "new-task", "worker", "emit-log"];
+    let programs = [
+        "send", "request", "receive", "new-task", "worker", "emit-log",
+    ];
     let names = programs.map(|name| format!(" - {name}"));
     let count = |text: &str| servers.log().matches(text).count();
     let opened = || count("has a client-provided name");
@@ -75,16 +90,23 @@ fn every_program_closes_its_connection_and_uses_nothing_deprecated() {
     assert_eq!(deprecated.collect::<Vec<_>>(), NONE);
 }
 
+/// `docker stop` and systemd end a program with SIGTERM.
+#[test]
+fn sigterm_ends_a_program_as_ctrl_c_does() {
+    let url = vhost("sigterm");
+    for (program, arguments) in RECEIVERS {
+        let receiver = receiver(program, arguments, &url);
+        receiver.signal(Signal::SIGTERM);
+        assert_eq!(receiver.finish().1.code(), Some(0), "{program}");
+    }
+}
+
 /// A broker that is not gone and does not answer either, as on a machine that swaps.
 #[test]
 fn ctrl_c_ends_a_program_whose_broker_is_paused() {
     let servers = breakable();
     let url = servers.instance.amqp_url();
-    let receivers = RECEIVERS.map(|(program, arguments)| {
-        let receiver = Terminal::run(program, arguments, &url);
-        assert!(receiver.line().unwrap().starts_with(" [*] Waiting for "));
-        receiver
-    });
+    let receivers = RECEIVERS.map(|(program, arguments)| receiver(program, arguments, &url));
     let pid = std::fs::read_to_string(servers.instance.folder.join("rabbitmq.pid")).unwrap();
     let group = Pid::from_raw(pid.split(' ').next().unwrap().parse().unwrap());
     killpg(group, Signal::SIGSTOP).unwrap();

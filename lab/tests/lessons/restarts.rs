@@ -5,6 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lab::instance::Service;
+use lab::process::wait_until;
 use lab::progress::Tasks;
 use nix::sys::signal::Signal;
 
@@ -40,6 +41,12 @@ fn receive_outlives(kill: bool) {
         received.sort();
         let expected = ["one", "two"].map(|word| format!(" [x] Received {word} of {round}"));
         assert_eq!(received, expected);
+        // A line is printed before its acknowledgement: killed in between, the message would come again.
+        let acknowledged = || {
+            let queue = servers.instance.management("queues/%2f/hello").unwrap();
+            queue["message_stats"]["ack"] == 2 // since the broker was started
+        };
+        wait_until(LIMIT, acknowledged).unwrap();
     }
     for receive in receivers {
         receive.interrupt();

@@ -111,6 +111,24 @@ pub async fn database(name: &str) -> String {
         .replace("/test", &format!("/test_{name}"))
 }
 
+/// Waits until a queue in a virtual host of [`vhost`] holds that many messages, delivered or not.
+pub fn wait_for_messages(url: &str, queue: &str, count: u32) {
+    let vhost = url.rsplit('/').next().unwrap();
+    let path = format!("queues/{vhost}/{queue}");
+    wait_until(LIMIT, || {
+        shared().management(&path).unwrap()["messages"] == count
+    })
+    .unwrap();
+}
+
+/// The random numbers of a test that does things at random. The test prints their seed; `LAB_SEED`
+/// repeats it.
+pub fn random() -> fastrand::Rng {
+    let seed = env::var("LAB_SEED").map_or(fastrand::u64(..), |seed| seed.parse().unwrap());
+    println!("seed: {seed}");
+    fastrand::Rng::with_seed(seed)
+}
+
 /// The names of the queues in a virtual host of [`vhost`], in their order.
 pub fn queues(url: &str) -> Vec<String> {
     let vhost = url.rsplit('/').next().unwrap();
@@ -267,8 +285,9 @@ impl Terminal {
         self.signal(Signal::SIGINT);
         let (lines, status) = self.finish();
         assert_eq!(status.code(), Some(0), "{status}");
-        let mut lines = lines.iter();
-        assert!(lines.all(|line| line.starts_with(" [*] Tasks done: ")));
+        let done = [" [*] Tasks done: ", " [*] Orders stored: "];
+        let is_done = |line: &String| done.iter().any(|done| line.starts_with(done));
+        assert!(lines.iter().all(is_done), "{lines:#?}");
     }
 
     /// Ctrl-C: it must end with exit code 0, and say nothing more.
@@ -367,12 +386,25 @@ impl Client {
         assert!(confirm.await.unwrap().is_ack());
     }
 
+    pub async fn publish_with(&self, body: &[u8], properties: BasicProperties) {
+        let confirm = self.send_with(body, properties).await;
+        assert!(confirm.await.unwrap().is_ack());
+    }
+
     /// Publishes without waiting for the confirm.
     pub async fn send(&self, body: &[u8]) -> lapin::PublisherConfirm {
         let persistent = BasicProperties::default().with_delivery_mode(2);
+        self.send_with(body, persistent).await
+    }
+
+    pub async fn send_with(
+        &self,
+        body: &[u8],
+        properties: BasicProperties,
+    ) -> lapin::PublisherConfirm {
         let options = BasicPublishOptions::default();
         self.channel
-            .basic_publish("".into(), self.queue.clone(), options, body, persistent)
+            .basic_publish("".into(), self.queue.clone(), options, body, properties)
             .await
             .unwrap()
     }

@@ -10,7 +10,8 @@ use lapin::types::FieldTable;
 use nix::sys::signal::Signal;
 
 use crate::support::{
-    AGAIN, Client, LIMIT, LOST, NONE, Servers, Terminal, WAITING, breakable, lines, output, vhost,
+    AGAIN, Client, LIMIT, LOST, NONE, Servers, Terminal, WAITING, breakable, lines, output, random,
+    vhost,
 };
 
 fn worker<S: AsRef<std::ffi::OsStr>>(arguments: &[S], url: &str) -> Terminal {
@@ -359,19 +360,7 @@ fn a_task_in_work_outlives_a_killed_broker() {
 #[test]
 fn no_task_is_lost_whatever_is_killed() {
     const TASKS: usize = 300;
-    let seed = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap()
-        .subsec_nanos();
-    println!("seed: {seed}");
-    let mut state = u64::from(seed) | 1;
-    let mut random = move |below: u64| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state % below
-    };
-
+    let mut random = random();
     let servers = Servers::start(&[Service::Rabbitmq]);
     let url = servers.instance.amqp_url();
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -402,11 +391,11 @@ fn no_task_is_lost_whatever_is_killed() {
         }
     };
     for round in 0..12 {
-        let count = 1 + random(3);
+        let count = random.usize(1..4);
         let workers: Vec<_> = (0..count)
-            .map(|_| worker(&["--prefetch", ["1", "2", "0"][random(3) as usize]], &url))
+            .map(|_| worker(&["--prefetch", ["1", "2", "0"][random.usize(..3)]], &url))
             .collect();
-        thread::sleep(Duration::from_millis(random(700))); // the moment of the fault
+        thread::sleep(Duration::from_millis(random.u64(..700))); // the moment of the fault
         if round == 6 {
             servers.instance.stop(Service::Rabbitmq, true).unwrap();
             servers
@@ -415,7 +404,7 @@ fn no_task_is_lost_whatever_is_killed() {
                 .unwrap();
         }
         for worker in workers {
-            worker.signal([Signal::SIGKILL, Signal::SIGINT][random(2) as usize]);
+            worker.signal([Signal::SIGKILL, Signal::SIGINT][random.usize(..2)]);
             take(&worker, LIMIT);
         }
     }
