@@ -69,7 +69,7 @@ impl Table {
     /// password is in none of the errors.
     pub async fn open(url: &str) -> anyhow::Result<Self> {
         let opts = Opts::from_url(url).map_err(|_| {
-            anyhow!("MYSQL_URL must be mysql://user:password@host:port/database, with other characters than letters and digits percent-encoded")
+            anyhow!("MYSQL_URL must be mysql://user:password@host:port/database, with characters other than letters and digits percent-encoded")
         })?;
         let mut table = Self {
             opts,
@@ -103,7 +103,7 @@ impl Table {
         match error {
             Error::Server(error) => match (error.state.get(..2), error.code) {
                 // may not log in, may not do this, no such database, table or column
-                (Some("28" | "42"), _) => {
+                (Some("28" | "3D" | "42"), _) => {
                     let advice = "Check the user, the password and the database in MYSQL_URL";
                     Failure::Fatal(anyhow!("{}: {}. {advice}", self.address(), error.message))
                 }

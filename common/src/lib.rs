@@ -194,7 +194,7 @@ pub async fn close(connection: Connection) {
 /// nobody knows where in it the password is.
 fn parse(url: &str) -> anyhow::Result<AMQPUri> {
     const FORM: &str = "AMQP_URL must be amqp://user:password@host:port/vhost (or amqps://), with \
-                        other characters than letters and digits percent-encoded";
+                        characters other than letters and digits percent-encoded";
     // Where the host ends, by the rules of URLs. An `@` behind it belongs to a password.
     let host = url.split_once("://").map_or("", |(_, rest)| rest);
     let (host, rest) = host.split_at(host.find(['/', '?', '#']).unwrap_or(host.len()));

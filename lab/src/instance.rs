@@ -99,6 +99,9 @@ pub struct Ports {
     pub amqp: u16,
     pub management: u16,
     pub mysql: u16,
+    /// Not the lab's own: the services of lesson 6 listen there.
+    pub admin: u16,
+    pub main: u16,
     epmd: u16,
     distribution: u16,
 }
@@ -110,13 +113,15 @@ impl Ports {
         amqp: 5672,
         management: 15672,
         mysql: 3306,
+        admin: 8000,
+        main: 8001,
         epmd: 5669,
         distribution: 25669,
     };
 
     fn free() -> Result<Self> {
         // All are held at the same time, so that they differ.
-        let sockets = (0..5)
+        let sockets = (0..7)
             .map(|_| TcpListener::bind("127.0.0.1:0"))
             .collect::<Result<Vec<_>, _>>()?;
         let port = |index: usize| Ok::<u16, std::io::Error>(sockets[index].local_addr()?.port());
@@ -124,8 +129,10 @@ impl Ports {
             amqp: port(0)?,
             management: port(1)?,
             mysql: port(2)?,
-            epmd: port(3)?,
-            distribution: port(4)?,
+            admin: port(3)?,
+            main: port(4)?,
+            epmd: port(5)?,
+            distribution: port(6)?,
         })
     }
 }
@@ -180,6 +187,8 @@ impl Instance {
                 amqp: port("amqp")?,
                 management: port("management")?,
                 mysql: port("mysql")?,
+                admin: port("admin").unwrap_or(Ports::DEFAULT.admin),
+                main: port("main").unwrap_or(Ports::DEFAULT.main),
                 epmd: port("epmd")?,
                 distribution: port("distribution")?,
             },
@@ -194,6 +203,8 @@ impl Instance {
                 "amqp": self.ports.amqp,
                 "management": self.ports.management,
                 "mysql": self.ports.mysql,
+                "admin": self.ports.admin,
+                "main": self.ports.main,
                 "epmd": self.ports.epmd,
                 "distribution": self.ports.distribution,
             },

@@ -158,8 +158,8 @@ fn play(lessons: &[String]) -> Result<()> {
     }
     let backend = Backend::for_playing();
     let packages: &[Package] = match backend {
-        Backend::Local => &servers::SERVERS,
-        Backend::Docker => &[],
+        Backend::Local => &servers::WITHOUT_DOCKER,
+        Backend::Docker => &servers::WITH_DOCKER,
     };
     let (instance, guard) = set_up(&tasks, backend, packages, "the lessons", build)?;
 
@@ -203,7 +203,12 @@ fn play_live(readme: &Readme, instance: &Instance, guard: &Guard, colour: bool) 
 }
 
 fn test(arguments: &[String]) -> Result<ExitCode> {
-    run_cargo(&["test", "--workspace"], "the tests", arguments)
+    run_cargo(
+        &["test", "--workspace"],
+        "the tests",
+        &servers::TESTS,
+        arguments,
+    )
 }
 
 fn bench(names: &[String]) -> Result<ExitCode> {
@@ -211,17 +216,23 @@ fn bench(names: &[String]) -> Result<ExitCode> {
     run_cargo(
         &["bench", "--workspace", "--bench", "course"],
         "the benchmark",
+        &servers::BENCHMARKS,
         &names,
     )
 }
 
 /// Runs cargo with temporary servers, which it finds through [`INSTANCE`].
-fn run_cargo(command: &[&str], what: &str, arguments: &[String]) -> Result<ExitCode> {
+fn run_cargo(
+    command: &[&str],
+    what: &str,
+    packages: &[Package],
+    arguments: &[String],
+) -> Result<ExitCode> {
     let tasks = Tasks::default();
     let mut build = cargo();
     build.args(command).arg("--no-run");
     // Not with Docker: the tests pause them, read their logs and give them certificates.
-    let (instance, guard) = set_up(&tasks, Backend::Local, &servers::ALL, what, build)?;
+    let (instance, guard) = set_up(&tasks, Backend::Local, packages, what, build)?;
     let status = cargo()
         .current_dir(root())
         .args(command)

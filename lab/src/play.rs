@@ -153,6 +153,18 @@ impl Player<'_> {
             .current_dir(root())
             .env("AMQP_URL", self.instance.amqp_url())
             .env("MYSQL_URL", self.instance.mysql_url())
+            .env(
+                "ADMIN_LISTEN",
+                format!("127.0.0.1:{}", self.instance.ports.admin),
+            )
+            .env(
+                "MAIN_LISTEN",
+                format!("127.0.0.1:{}", self.instance.ports.main),
+            )
+            .env(
+                "ADMIN_URL",
+                format!("http://localhost:{}", self.instance.ports.admin),
+            )
             .env(INSTANCE, &self.instance.folder)
             .env("CARGO_TERM_QUIET", "true") // no `Finished`, no `Running`
             .env("RUST_BACKTRACE", "0")
@@ -260,12 +272,14 @@ impl Player<'_> {
     }
 
     /// READMEs speak of the default ports; the servers are elsewhere.
-    fn ports(&self) -> [(String, String); 3] {
+    fn ports(&self) -> [(String, String); 5] {
         let (default, ours) = (Ports::DEFAULT, self.instance.ports);
         [
             (default.amqp, ours.amqp),
             (default.management, ours.management),
             (default.mysql, ours.mysql),
+            (default.admin, ours.admin),
+            (default.main, ours.main),
         ]
         .map(|(default, ours)| (format!("localhost:{default}"), format!("localhost:{ours}")))
     }

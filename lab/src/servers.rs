@@ -1,9 +1,10 @@
 //! The servers for working by hand: found where they run already, or started.
 
 use std::env;
+use std::io::{self, IsTerminal};
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::unistd::Uid;
@@ -198,11 +199,34 @@ const PIP: Package = Package {
     },
 };
 
-/// What the lessons need.
-pub const SERVERS: [Package; 2] = [RABBITMQ, MYSQL];
+/// The READMEs speak HTTP with it.
+const CURL: Package = Package {
+    name: "curl",
+    names: ["curl", "curl", "curl"],
+    is_installed: || find_program(&[], &["curl"]).is_some(),
+};
 
-/// What tests and benchmarks need.
-pub const ALL: [Package; 3] = [RABBITMQ, MYSQL, PIP];
+/// What the lessons need: where Docker runs the servers, and elsewhere.
+pub const WITH_DOCKER: [Package; 1] = [CURL];
+pub const WITHOUT_DOCKER: [Package; 3] = [RABBITMQ, MYSQL, CURL];
+
+/// What benchmarks need.
+pub const BENCHMARKS: [Package; 3] = [RABBITMQ, MYSQL, PIP];
+
+/// A browser without a window, and what drives it: a test looks at the pages of lesson 6.
+const CHROMIUM: Package = Package {
+    name: "Chromium",
+    names: ["chromium", "chromium", "chromium"],
+    is_installed: || find_program(&[], &["chromium", "chromium-browser"]).is_some(),
+};
+const CHROMEDRIVER: Package = Package {
+    name: "ChromeDriver",
+    names: ["chromium-driver", "chromedriver", "chromedriver"],
+    is_installed: || find_program(&[], &["chromedriver"]).is_some(),
+};
+
+/// What the tests need.
+pub const TESTS: [Package; 6] = [RABBITMQ, MYSQL, CURL, PIP, CHROMIUM, CHROMEDRIVER];
 
 impl Package {
     fn of(service: Service) -> Self {
@@ -323,10 +347,11 @@ pub fn restart(service: Service, kill: bool) -> Result<()> {
 
 /// Runs RabbitMQ's own command line tool against our RabbitMQ; its exit code.
 pub fn rabbitmqctl(arguments: &[String]) -> Result<i32> {
-    let status = ours_running(Service::Rabbitmq)?
-        .rabbitmqctl()?
-        .args(arguments)
-        .status()?;
+    let mut command = ours_running(Service::Rabbitmq)?.rabbitmqctl()?;
+    if io::stdin().is_terminal() {
+        command.stdin(Stdio::null()); // it would swallow the commands that are typed behind this one
+    }
+    let status = command.args(arguments).status()?;
     Ok(status.code().unwrap_or(1))
 }
 

@@ -125,8 +125,8 @@ async fn work(
     }
 
     // Take no new task, and give back those in our hands. The broker would put them back anyway when
-    // the connection closes, but count that against them, as if we had died of them (since RabbitMQ 4.3;
-    // before, it counts this too).
+    // the connection closes, but count that against them, as if we had died of them. (Before RabbitMQ
+    // 4.3, it counts a `nack` too.)
     channel
         .basic_cancel(consumer.tag(), BasicCancelOptions::default())
         .await?;

@@ -292,10 +292,10 @@ fn row(order: &Delivery) -> Result<Row<'_>, String> {
         ));
     }
     match order.properties.message_id() {
-        Some(id) => Ok(Row {
+        Some(id) if !id.as_str().is_empty() => Ok(Row {
             user_id,
             message_id: id.as_str(),
         }),
-        None => Err("no message id".to_owned()),
+        _ => Err("no message id".to_owned()),
     }
 }

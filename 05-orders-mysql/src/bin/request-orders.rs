@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use clap::Parser;
 use futures_util::future::try_join_all;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -54,7 +54,11 @@ async fn main() -> Result<(), common::Error> {
     if sent > 0 || result.is_ok() {
         println!(" [x] Sent {sent} of {count} orders, {rate:.0} a second");
     }
-    Ok(result?)
+    result?;
+    if sent < count {
+        Err(anyhow!("interrupted"))?;
+    }
+    Ok(())
 }
 
 /// Publishes orders and counts them as the broker confirms them. If the connection is lost, the orders

@@ -138,6 +138,27 @@ async fn orders_become_rows() {
     client.close().await;
 }
 
+/// Ctrl-C: what it says it has sent is what is in the queue.
+#[tokio::test(flavor = "multi_thread")]
+async fn request_orders_can_be_interrupted() {
+    let url = vhost("interrupted");
+    lines("request-orders", &["1"], &url); // declares the queue
+    let client = Client::of_orders(&url).await;
+    let request = Terminal::run("request-orders", &["10000000"], &url);
+    let start = Instant::now();
+    while client.waiting().await < 1000 {
+        assert!(start.elapsed() < LIMIT);
+    }
+    request.signal(Signal::SIGINT);
+    let (lines, status) = request.finish();
+    assert_eq!(status.code(), Some(1), "{lines:#?}");
+    assert_eq!(lines[1..], ["Error: interrupted"]);
+    let sent = lines[0].strip_prefix(" [x] Sent ").unwrap();
+    let sent: u32 = sent.split(' ').next().unwrap().parse().unwrap();
+    client.wait_for_waiting(1 + sent).await;
+    client.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_breaks_loses_no_order() {
     let test = Test::new("breaks").await;
@@ -171,7 +192,7 @@ async fn what_cannot_be_stored_goes_to_the_dead_letter_queue() {
     let longest = "ü".repeat(256);
     let injection = "'); DROP TABLE tb_order; --";
     let large = vec![b'x'; 15_000_000];
-    let orders: [(&[u8], Option<&str>); 11] = [
+    let orders: [(&[u8], Option<&str>); 12] = [
         (&random, Some("random")),
         (b"good", Some("good")),
         (long.as_bytes(), Some("long")),
@@ -179,6 +200,7 @@ async fn what_cannot_be_stored_goes_to_the_dead_letter_queue() {
         (b"", Some("empty")),
         (injection.as_bytes(), Some("injection")),
         (b"anonymous", None),
+        (b"empty", Some("")),
         (b"twice", Some("twice")),
         (b"twice", Some("twice")),
         (&large, Some("large")),
@@ -198,7 +220,7 @@ async fn what_cannot_be_stored_goes_to_the_dead_letter_queue() {
     let receiver = test.receiver(&[]);
     test.wait_for_rows(7).await;
     client.wait_for_waiting(0).await;
-    assert_eq!(stop(receiver), [7, 1, 4 + u64::from(taken)]);
+    assert_eq!(stop(receiver), [7, 1, 5 + u64::from(taken)]);
     let users: Vec<String> = test.query("SELECT user_id FROM tb_order ORDER BY id").await;
     let expected = [ONE, "good", &longest, "", injection, "twice", "é😀\0 "];
     assert_eq!(users, expected);
@@ -223,6 +245,7 @@ async fn what_cannot_be_stored_goes_to_the_dead_letter_queue() {
         (256, "not UTF-8".to_owned()),
         (300, too_long(300)),
         (9, "no message id".to_owned()),
+        (5, "no message id".to_owned()),
         (large.len(), too_long(large.len())),
     ];
     if taken {
@@ -270,6 +293,10 @@ async fn a_server_or_a_table_that_will_not_do() {
         (
             right.replace("/test_", "/test_nowhere_"),
             ["test_nowhere_wrong", "MYSQL_URL"],
+        ),
+        (
+            right.replace("/test_wrong", ""),
+            ["No database selected", "MYSQL_URL"],
         ),
         (
             right.replace(&port, "1"),

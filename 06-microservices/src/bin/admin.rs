@@ -1,0 +1,261 @@
+//! The service that owns the products: creates, changes and deletes them, and counts their likes.
+//!
+//!     cargo run -p microservices --bin admin
+
+use std::net::SocketAddr;
+
+use axum::extract::rejection::{JsonRejection, PathRejection};
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Json, Router};
+use clap::Parser;
+use microservices::database::{Database, Failure, persist, within};
+use microservices::events::{self, CREATED, DELETED, LIKED, UPDATED};
+use microservices::web::{Product, Refusal, Service};
+use microservices::{inbox, outbox, web};
+use mysql_async::Transaction;
+use mysql_async::prelude::Queryable;
+use serde::Deserialize;
+
+const PRODUCTS: &str = "CREATE TABLE IF NOT EXISTS products (
+    id INT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
+    title VARCHAR(200) NOT NULL,
+    image VARCHAR(2000) NOT NULL,
+    likes INT UNSIGNED NOT NULL DEFAULT 0
+) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4";
+
+/// What there is to like before anybody has added something.
+const SAMPLES: [(&str, &str); 3] = [
+    ("Lighthouse", "/images/lighthouse.svg"),
+    ("Mountain", "/images/mountain.svg"),
+    ("Sailboat", "/images/sailboat.svg"),
+];
+
+/// Manage products, and tell the other service about them, until Ctrl-C.
+#[derive(Parser)]
+struct Args {
+    /// Where to listen for HTTP
+    #[arg(long, env = "ADMIN_LISTEN", default_value = "127.0.0.1:8000")]
+    listen: SocketAddr,
+
+    /// How many users there are
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    users: u32,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), common::Error> {
+    let args = Args::parse();
+    let database = Database::open("admin", &[PRODUCTS]).await?;
+    let service: &'static Service = Box::leak(Box::new(Service::new(database)));
+    samples(&service.database).await?;
+
+    let user = async move || Json(serde_json::json!({ "id": fastrand::u32(1..=args.users) }));
+    let routes = Router::new()
+        .route("/api/products", get(web::list).post(create))
+        .route("/api/products/{id}", get(read).put(update).delete(delete))
+        .route("/api/user", get(user));
+    let page = include_str!("../../static/admin.html");
+    web::listen(args.listen, web::router(page, routes, service)).await?;
+
+    common::run(env!("CARGO_BIN_NAME"), async |connection, stop| {
+        let changed = async || service.changed().await;
+        tokio::try_join!(
+            outbox::relay(connection, stop, &service.database, &service.written),
+            inbox::consume(connection, stop, "admin", &service.database, apply, changed),
+        )?;
+        Ok(())
+    })
+    .await?;
+    Ok(())
+}
+
+async fn samples(database: &Database) -> anyhow::Result<()> {
+    let insert = async || {
+        let mut transaction = database.begin().await?;
+        let known: Option<u32> = transaction
+            .query_first("SELECT 1 FROM products LIMIT 1")
+            .await?;
+        if known.is_none() {
+            for (title, image) in SAMPLES {
+                insert(&mut transaction, title, image).await?;
+            }
+        }
+        Ok(transaction.commit().await?)
+    };
+    persist(insert).await.map_err(anyhow::Error::msg)
+}
+
+/// Main tells of a like.
+async fn apply(
+    transaction: &mut Transaction<'static>,
+    kind: &str,
+    body: &[u8],
+) -> Result<(), Failure> {
+    if kind != LIKED {
+        return Err(Failure::Refused(format!("{kind} is nothing we know")));
+    }
+    let product: events::ProductId = serde_json::from_slice(body)?;
+    let add = "UPDATE products SET likes = likes + 1 WHERE id = ?";
+    transaction.exec_drop(add, (product.id,)).await?;
+    match transaction.affected_rows() {
+        0 => Err(Failure::Refused(format!(
+            "there is no product {}",
+            product.id
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The body of a request that creates or changes a product.
+#[derive(Deserialize)]
+struct Draft {
+    title: String,
+    image: String,
+}
+
+impl Draft {
+    fn checked(self) -> Result<Self, Refusal> {
+        let refusal = |message: &str| Refusal(StatusCode::UNPROCESSABLE_ENTITY, message.to_owned());
+        let title = self.title.trim();
+        if title.is_empty() || title.chars().count() > 200 {
+            return Err(refusal("title: 1 to 200 characters"));
+        }
+        // an address with another scheme, `javascript:` for one, has no business on a page
+        let known = ["/", "http://", "https://"]
+            .iter()
+            .any(|start| self.image.starts_with(start));
+        if !known || self.image.chars().count() > 2000 {
+            return Err(refusal(
+                "image: an address that begins with http://, https:// or /, of at most 2000 characters",
+            ));
+        }
+        Ok(Self {
+            title: title.to_owned(),
+            image: self.image,
+        })
+    }
+}
+
+/// Inserts a product and writes its event: its id.
+async fn insert(
+    transaction: &mut Transaction<'static>,
+    title: &str,
+    image: &str,
+) -> Result<u32, Failure> {
+    let insert = "INSERT INTO products (title, image) VALUES (?, ?)";
+    transaction.exec_drop(insert, (title, image)).await?;
+    let id = transaction
+        .last_insert_id()
+        .and_then(|id| u32::try_from(id).ok());
+    let id = id.ok_or_else(|| Failure::Refused("no id".to_owned()))?;
+    let (title, image) = (title.to_owned(), image.to_owned());
+    outbox::write(transaction, CREATED, &events::Product { id, title, image }).await?;
+    Ok(id)
+}
+
+async fn create(
+    State(service): State<&'static Service>,
+    draft: Result<Json<Draft>, JsonRejection>,
+) -> Result<(StatusCode, Json<Product>), Refusal> {
+    let Draft { title, image } = draft?.0.checked()?;
+    let id = within(async {
+        let mut transaction = service.database.begin().await?;
+        let id = insert(&mut transaction, &title, &image).await?;
+        transaction.commit().await?;
+        Ok(id)
+    })
+    .await?;
+    service.changed().await;
+    Ok((
+        StatusCode::CREATED,
+        Json(Product {
+            id,
+            title,
+            image,
+            likes: 0,
+        }),
+    ))
+}
+
+async fn find(transaction: &mut Transaction<'static>, id: u32) -> Result<Option<Product>, Failure> {
+    let select = "SELECT title, image, likes FROM products WHERE id = ? FOR UPDATE";
+    let row: Option<(String, String, u32)> = transaction.exec_first(select, (id,)).await?;
+    Ok(row.map(|(title, image, likes)| Product {
+        id,
+        title,
+        image,
+        likes,
+    }))
+}
+
+async fn read(
+    State(service): State<&'static Service>,
+    id: Result<Path<u32>, PathRejection>,
+) -> Result<Json<Product>, Refusal> {
+    let Path(id) = id?;
+    let products = service.products().await;
+    let product = products.into_iter().find(|product| product.id == id);
+    product.map(Json).ok_or_else(Refusal::not_found)
+}
+
+async fn update(
+    State(service): State<&'static Service>,
+    id: Result<Path<u32>, PathRejection>,
+    draft: Result<Json<Draft>, JsonRejection>,
+) -> Result<(StatusCode, Json<Product>), Refusal> {
+    let Path(id) = id?;
+    let Draft { title, image } = draft?.0.checked()?;
+    let product = within(async {
+        let mut transaction = service.database.begin().await?;
+        // The row is locked until the end of the transaction. So the events of a product stand in the
+        // outbox in the order of its changes.
+        let Some(known) = find(&mut transaction, id).await? else {
+            return Ok(None);
+        };
+        let update = "UPDATE products SET title = ?, image = ? WHERE id = ?";
+        transaction.exec_drop(update, (&title, &image, id)).await?;
+        let event = events::Product {
+            id,
+            title: title.clone(),
+            image: image.clone(),
+        };
+        outbox::write(&mut transaction, UPDATED, &event).await?;
+        transaction.commit().await?;
+        Ok(Some(Product {
+            title,
+            image,
+            ..known
+        }))
+    })
+    .await?;
+    service.changed().await;
+    product
+        .map(|product| (StatusCode::ACCEPTED, Json(product)))
+        .ok_or_else(Refusal::not_found)
+}
+
+async fn delete(
+    State(service): State<&'static Service>,
+    id: Result<Path<u32>, PathRejection>,
+) -> Result<StatusCode, Refusal> {
+    let Path(id) = id?;
+    let deleted = within(async {
+        let mut transaction = service.database.begin().await?;
+        if find(&mut transaction, id).await?.is_none() {
+            return Ok(false);
+        }
+        let delete = "DELETE FROM products WHERE id = ?";
+        transaction.exec_drop(delete, (id,)).await?;
+        outbox::write(&mut transaction, DELETED, &events::ProductId { id }).await?;
+        transaction.commit().await?;
+        Ok(true)
+    })
+    .await?;
+    service.changed().await;
+    match deleted {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(Refusal::not_found()),
+    }
+}

@@ -1,0 +1,13 @@
+//! What the two services share. Each idea has a file of its own:
+//!
+//! - [`events`]: what the services tell each other, and the exchange and queues for it;
+//! - [`outbox`]: a change and its event cannot come apart;
+//! - [`inbox`]: each event counts once;
+//! - [`database`]: a database of one's own, and what to do when it is away;
+//! - [`web`]: HTTP: answers, errors, the page and its live updates.
+
+pub mod database;
+pub mod events;
+pub mod inbox;
+pub mod outbox;
+pub mod web;

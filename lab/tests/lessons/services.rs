@@ -1,0 +1,472 @@
+//! Lesson 06: two services that keep each other informed.
+
+use std::time::Duration;
+
+use lab::instance::Service;
+use lab::process::wait_until;
+use lab::progress::Tasks;
+use lapin::options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{BasicProperties, Connection, ConnectionProperties};
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::support::{LIMIT, Servers, Terminal, program};
+
+const WAITING: &str = " [*] Waiting for events. To exit press CTRL+C";
+
+/// Both services with servers of their own.
+pub struct Test {
+    pub servers: Servers,
+    admin: Terminal,
+    main: Terminal,
+}
+
+impl Test {
+    pub fn start(users: u32) -> Self {
+        let servers = Servers::start(&Service::ALL);
+        let admin = service(&servers, "admin", users);
+        let main = service(&servers, "main", users);
+        let test = Self {
+            servers,
+            admin,
+            main,
+        };
+        test.wait_for_main("/api/products", |products| {
+            products.as_array().unwrap().len() == 3
+        });
+        // RabbitMQ forgets a quorum queue that is younger than half a second: see `breakable`.
+        std::thread::sleep(Duration::from_secs(1));
+        test
+    }
+
+    fn restart_admin(&mut self, users: u32) {
+        self.admin.signal(Signal::SIGKILL);
+        self.admin = service(&self.servers, "admin", users);
+    }
+
+    fn restart_main(&mut self) {
+        self.main.signal(Signal::SIGKILL);
+        self.main = service(&self.servers, "main", 1);
+    }
+
+    pub fn admin(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+        let body = body.map(|body| body.to_string());
+        self.request(
+            self.servers.instance.ports.admin,
+            method,
+            path,
+            body.as_deref(),
+        )
+        .unwrap()
+    }
+
+    fn main(&self, method: &str, path: &str) -> (u16, Value) {
+        self.request(self.servers.instance.ports.main, method, path, None)
+            .unwrap()
+    }
+
+    /// The status and the body; nothing if there was no answer.
+    fn request(
+        &self,
+        port: u16,
+        method: &str,
+        path: &str,
+        body: Option<&str>,
+    ) -> Option<(u16, Value)> {
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(20)));
+        let agent = ureq::Agent::new_with_config(config.build());
+        let request = ureq::http::Request::builder()
+            .method(method)
+            .uri(format!("http://127.0.0.1:{port}{path}"))
+            .header("content-type", "application/json")
+            .body(body.unwrap_or_default().to_owned())
+            .unwrap();
+        let mut answer = agent.run(request).ok()?;
+        let text = answer.body_mut().read_to_string().ok()?;
+        Some((
+            answer.status().as_u16(),
+            serde_json::from_str(&text).unwrap_or(Value::String(text)),
+        ))
+    }
+
+    fn wait_for_main(&self, path: &str, done: impl Fn(&Value) -> bool) {
+        wait_until(LIMIT, || done(&self.main("GET", path).1)).unwrap();
+    }
+
+    fn likes(products: &Value, id: u64) -> u64 {
+        let product = products
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|product| product["id"] == id);
+        product.unwrap()["likes"].as_u64().unwrap()
+    }
+
+    async fn count(&self, sql: &str) -> u64 {
+        let mut connection = Conn::from_url(self.servers.instance.mysql_url())
+            .await
+            .unwrap();
+        let count = connection.query_first(sql).await.unwrap().unwrap();
+        connection.disconnect().await.unwrap();
+        count
+    }
+
+    /// Publishes to the exchange `products` what no service would.
+    async fn publish(&self, kind: &str, body: &str, id: Option<&str>) {
+        let connection = self.connect().await;
+        let channel = connection.create_channel().await.unwrap();
+        channel
+            .confirm_select(ConfirmSelectOptions::default())
+            .await
+            .unwrap();
+        let mut properties = BasicProperties::default().with_type(kind.into());
+        if let Some(id) = id {
+            properties = properties.with_message_id(id.into());
+        }
+        let options = BasicPublishOptions::default();
+        let confirm = channel.basic_publish(
+            "products".into(),
+            kind.into(),
+            options,
+            body.as_bytes(),
+            properties,
+        );
+        assert!(confirm.await.unwrap().await.unwrap().is_ack());
+        connection.close(200, "Goodbye".into()).await.unwrap();
+    }
+
+    async fn connect(&self) -> Connection {
+        let url = self.servers.instance.amqp_url();
+        Connection::connect(&url, ConnectionProperties::default())
+            .await
+            .unwrap()
+    }
+}
+
+fn service(servers: &Servers, name: &str, users: u32) -> Terminal {
+    let ports = servers.instance.ports;
+    let port = if name == "admin" {
+        ports.admin
+    } else {
+        ports.main
+    };
+    let mut command = std::process::Command::new(program(name));
+    command
+        .args(["--listen", &format!("127.0.0.1:{port}")])
+        .env("AMQP_URL", servers.instance.amqp_url())
+        .env("MYSQL_URL", servers.instance.mysql_url())
+        .env("ADMIN_URL", format!("http://127.0.0.1:{}", ports.admin));
+    if name == "admin" {
+        command.args(["--users", &users.to_string()]);
+    }
+    let service = Terminal::start(command);
+    service.expect(&format!(" [*] http://localhost:{port}"));
+    service.expect(WAITING);
+    service
+}
+
+fn message(answer: &(u16, Value)) -> &str {
+    answer.1["message"].as_str().unwrap()
+}
+
+#[test]
+fn routes() {
+    let test = Test::start(1);
+    let image = "/images/mountain.svg";
+
+    // admin: all that can be done with a product
+    let (status, product) = test.admin(
+        "POST",
+        "/api/products",
+        Some(json!({"title": " Hills ", "image": image})),
+    );
+    assert_eq!(status, 201);
+    assert_eq!(
+        product,
+        json!({"id": 4, "title": "Hills", "image": image, "likes": 0})
+    );
+    assert_eq!(test.admin("GET", "/api/products/4", None), (200, product));
+    let hills = json!({"title": "Rolling <b>hills</b> é😀", "image": "https://example.com/a.png"});
+    assert_eq!(test.admin("PUT", "/api/products/4", Some(hills)).0, 202);
+    test.wait_for_main("/api/products", |products| {
+        products[3] == json!({"id": 4, "title": "Rolling <b>hills</b> é😀", "image": "https://example.com/a.png", "likes": 0})
+    });
+
+    // main: a user likes a product once, and admin hears of it
+    assert_eq!(
+        test.admin("GET", "/api/user", None),
+        (200, json!({"id": 1}))
+    );
+    assert_eq!(
+        test.main("POST", "/api/products/4/like"),
+        (200, json!({"message": "success"}))
+    );
+    let again = test.main("POST", "/api/products/4/like");
+    assert_eq!(
+        (again.0, message(&again)),
+        (400, "this user likes it already")
+    );
+    assert_eq!(test.main("GET", "/api/products").1[3]["likes"], 1);
+    wait_until(LIMIT, || {
+        test.admin("GET", "/api/products/4", None).1["likes"] == 1
+    })
+    .unwrap();
+
+    assert_eq!(test.admin("DELETE", "/api/products/4", None).0, 204);
+    test.wait_for_main("/api/products", |products| {
+        products.as_array().unwrap().len() == 3
+    });
+
+    // what is wrong with a request is said
+    let long = "x".repeat(201);
+    let huge = "x".repeat(100_000);
+    for (body, status, part) in [
+        (json!({"title": "x"}).to_string(), 422, "image"),
+        (json!({"image": image}).to_string(), 422, "title"),
+        (
+            json!({"title": 5, "image": image}).to_string(),
+            422,
+            "title",
+        ),
+        (
+            json!({"title": " ", "image": image}).to_string(),
+            422,
+            "title",
+        ),
+        (
+            json!({"title": long, "image": image}).to_string(),
+            422,
+            "title",
+        ),
+        (
+            json!({"title": "x", "image": "javascript:alert(1)"}).to_string(),
+            422,
+            "image",
+        ),
+        (json!({"title": huge, "image": image}).to_string(), 413, ""),
+        ("{".to_owned(), 400, "JSON"),
+    ] {
+        for (method, path) in [("POST", "/api/products"), ("PUT", "/api/products/1")] {
+            let answer = test
+                .request(test.servers.instance.ports.admin, method, path, Some(&body))
+                .unwrap();
+            assert_eq!(answer.0, status, "{method} {body:.80}: {answer:?}");
+            assert!(message(&answer).contains(part), "{answer:?}");
+        }
+    }
+    for (method, path, status) in [
+        ("GET", "/api/products/99", 404),
+        ("DELETE", "/api/products/4", 404),
+        ("GET", "/api/products/x", 404),
+        ("GET", "/nowhere", 404),
+        ("DELETE", "/api/products", 405),
+    ] {
+        let answer = test.admin(method, path, None);
+        assert_eq!(answer.0, status, "{method} {path}");
+        assert!(!message(&answer).is_empty());
+    }
+    assert_eq!(test.main("POST", "/api/products/99/like").0, 404);
+    assert_eq!(test.main("GET", "/api/products/1/like").0, 405);
+    for path in ["/", "/style.css", "/images/sailboat.svg"] {
+        assert_eq!(test.main("GET", path).0, 200);
+        assert_eq!(test.admin("GET", path, None).0, 200);
+    }
+    for service in [test.main, test.admin] {
+        service.signal(Signal::SIGINT);
+        let (lines, status) = service.finish();
+        assert!(
+            lines
+                .iter()
+                .all(|line| line.starts_with(" [x] Received product_")),
+            "{lines:#?}"
+        );
+        assert_eq!(status.code(), Some(0));
+    }
+}
+
+/// An event counts once, however often it comes; what nobody can use is put aside.
+#[tokio::test(flavor = "multi_thread")]
+async fn events() {
+    let test = Test::start(1);
+    let liked = json!({"id": 1}).to_string();
+    for _ in 0..3 {
+        test.publish("product_liked", &liked, Some("twice")).await;
+    }
+    test.publish(
+        "product_liked",
+        &json!({"id": 99}).to_string(),
+        Some("unknown"),
+    )
+    .await;
+    test.publish("product_liked", "{", Some("malformed")).await;
+    test.publish("product_liked", &liked, None).await;
+    test.publish(
+        "product_updated",
+        &json!({"id": 99, "title": "x", "image": "/x"}).to_string(),
+        Some("update"),
+    )
+    .await;
+    test.publish(
+        "product_deleted",
+        &json!({"id": 99}).to_string(),
+        Some("delete"),
+    )
+    .await;
+    test.publish("product_liked", &liked, Some("last")).await;
+    wait_until(LIMIT, || {
+        test.admin("GET", "/api/products/1", None).1["likes"] == 2
+    })
+    .unwrap();
+    let dead = || {
+        test.servers
+            .instance
+            .management("queues/%2f/products.dead")
+            .unwrap()["messages"]
+            == 5
+    };
+    wait_until(LIMIT, dead).unwrap();
+
+    // an event that the relay publishes twice: it died between the confirm and the deletion
+    let mut database = Conn::from_url(test.servers.instance.mysql_url())
+        .await
+        .unwrap();
+    database
+        .query_drop(
+            "INSERT INTO test_main.outbox (message_id, kind, body) VALUES
+             ('same', 'product_liked', '{\"id\": 1}'), ('same', 'product_liked', '{\"id\": 1}')",
+        )
+        .await
+        .unwrap();
+    database.disconnect().await.unwrap();
+    let empty = async || test.count("SELECT COUNT(*) FROM test_main.outbox").await == 0;
+    let start = std::time::Instant::now();
+    while !empty().await {
+        assert!(start.elapsed() < LIMIT);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    test.publish("product_liked", &liked, Some("behind it"))
+        .await;
+    wait_until(LIMIT, || {
+        test.admin("GET", "/api/products/1", None).1["likes"] == 4
+    })
+    .unwrap();
+
+    let connection = test.connect().await;
+    let channel = connection.create_channel().await.unwrap();
+    let get = channel.basic_get("products.dead".into(), BasicGetOptions { no_ack: true });
+    assert!(get.await.unwrap().is_some());
+    connection.close(200, "Goodbye".into()).await.unwrap();
+}
+
+/// What is away: reads go on, a like that cannot be recorded is refused, and what is recorded arrives.
+#[test]
+fn what_is_away() {
+    let mut test = Test::start(1_000_000);
+    let tasks = Tasks::quiet();
+    let like = |test: &Test| test.main("POST", "/api/products/1/like");
+    let likes = |test: &Test| {
+        test.main("GET", "/api/products").1[0]["likes"]
+            .as_u64()
+            .unwrap()
+    };
+
+    test.servers.instance.stop(Service::Rabbitmq, true).unwrap();
+    assert_eq!(like(&test).0, 200);
+    assert_eq!(likes(&test), 1);
+    test.servers
+        .instance
+        .start(&[Service::Rabbitmq], &tasks)
+        .unwrap();
+    wait_until(LIMIT, || {
+        test.admin("GET", "/api/products/1", None).1["likes"] == 1
+    })
+    .unwrap();
+
+    test.servers.instance.stop(Service::Mysql, true).unwrap();
+    let refused = like(&test);
+    assert_eq!(
+        (refused.0, message(&refused)),
+        (503, "the database is away; try again in a moment")
+    );
+    assert_eq!(likes(&test), 1);
+    assert_eq!(test.admin("GET", "/api/products/1", None).1["likes"], 1);
+    let draft = json!({"title": "x", "image": "/x"});
+    assert_eq!(test.admin("POST", "/api/products", Some(draft)).0, 503);
+    test.servers
+        .instance
+        .start(&[Service::Mysql], &tasks)
+        .unwrap();
+    assert_eq!(like(&test).0, 200);
+
+    test.admin.signal(Signal::SIGKILL);
+    wait_until(LIMIT, || test.admin.has_ended()).unwrap();
+    let refused = like(&test);
+    assert_eq!(
+        (refused.0, message(&refused)),
+        (503, "the service admin is away; try again in a moment")
+    );
+    assert_eq!(likes(&test), 2);
+    test.admin = service(&test.servers, "admin", 1);
+    wait_until(LIMIT, || {
+        test.admin("GET", "/api/products/1", None).1["likes"] == 2
+    })
+    .unwrap();
+}
+
+/// A thousand likes while everything is killed once: no like is lost, none counts twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_like_is_lost_whatever_is_killed() {
+    const LIKES: u64 = 1000;
+    const USERS: u32 = 1_000_000;
+    let mut test = Test::start(USERS);
+    let main = test.servers.instance.ports.main;
+    let (mut answered, mut unknown) = (0, 0);
+    let mut fault = 0;
+    while answered < LIKES {
+        if answered >= (fault + 1) * LIKES / 5 {
+            match fault {
+                0 => test.restart_admin(USERS),
+                1 => test.restart_main(),
+                2 | 3 => {
+                    let service = Service::ALL[fault as usize - 2];
+                    test.servers.instance.stop(service, true).unwrap();
+                    test.servers
+                        .instance
+                        .start(&[service], &Tasks::quiet())
+                        .unwrap();
+                }
+                _ => {}
+            }
+            fault += 1;
+        }
+        match test.request(main, "POST", "/api/products/2/like", None) {
+            Some((200, _)) => answered += 1,
+            Some((400 | 503, _)) => {}
+            Some(answer) => panic!("{answer:?}"),
+            None => unknown += 1, // it may have been recorded, or not
+        }
+    }
+    assert_eq!(fault, 4);
+    wait_until(LIMIT, || {
+        let ours = Test::likes(&test.main("GET", "/api/products").1, 2);
+        let theirs = test.admin("GET", "/api/products/2", None).1["likes"]
+            .as_u64()
+            .unwrap();
+        ours == theirs && ours >= answered
+    })
+    .unwrap();
+    let rows = test.count("SELECT COUNT(*) FROM test_main.likes").await;
+    let counted = test
+        .count("SELECT likes FROM test_admin.products WHERE id = 2")
+        .await;
+    assert_eq!(rows, counted);
+    assert!(
+        (answered..=answered + unknown).contains(&rows),
+        "{answered} {unknown} {rows}"
+    );
+    assert_eq!(unknown, 0, "nothing was asked while a service was killed");
+}
