@@ -15,7 +15,7 @@ use futures_lite::stream::{self, Stream};
 use mysql_async::prelude::Queryable;
 use serde::Serialize;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Mutex, Notify, watch};
 
 use crate::database::{Database, Failure, within};
 
@@ -37,48 +37,49 @@ pub struct Service {
     /// An event has been written into the outbox.
     pub written: Notify,
     products: watch::Sender<Vec<Product>>,
+    reading: Mutex<()>,
 }
 
 impl Service {
     pub fn new(database: Database) -> Self {
-        let (written, products) = (Notify::new(), watch::Sender::default());
         Self {
             database,
-            written,
-            products,
+            written: Notify::new(),
+            products: watch::Sender::default(),
+            reading: Mutex::new(()),
         }
     }
 
     /// To be called after each change: tells the pages, and the relay.
     pub async fn changed(&self) {
         self.written.notify_one();
-        let _ = self.products().await;
+        // One after the other: what was read earlier must not replace what was read later.
+        let _reading = self.reading.lock().await;
+        if let Ok(products) = within(self.read()).await {
+            self.products.send_if_modified(|known| {
+                let modified = *known != products;
+                *known = products;
+                modified
+            });
+        }
     }
 
     /// All products. If MySQL is away, as they were the last time.
     pub async fn products(&self) -> Vec<Product> {
-        let read = async {
-            let mut transaction = self.database.begin().await?;
-            let select = "SELECT id, title, image, likes FROM products ORDER BY id";
-            let product = |(id, title, image, likes)| Product {
-                id,
-                title,
-                image,
-                likes,
-            };
-            Ok(transaction.query_map(select, product).await?)
+        let products = within(self.read()).await;
+        products.unwrap_or_else(|_| self.products.borrow().clone())
+    }
+
+    async fn read(&self) -> Result<Vec<Product>, Failure> {
+        let mut transaction = self.database.begin().await?;
+        let select = "SELECT id, title, image, likes FROM products ORDER BY id";
+        let product = |(id, title, image, likes)| Product {
+            id,
+            title,
+            image,
+            likes,
         };
-        match within(read).await {
-            Ok(products) => {
-                self.products.send_if_modified(|known| {
-                    let modified = *known != products;
-                    known.clone_from(&products);
-                    modified
-                });
-                products
-            }
-            Err(_) => self.products.borrow().clone(),
-        }
+        Ok(transaction.query_map(select, product).await?)
     }
 }
 
@@ -184,7 +185,7 @@ pub async fn list(State(service): State<&'static Service>) -> Json<Vec<Product>>
 async fn events(
     State(service): State<&'static Service>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    service.products().await;
+    service.changed().await;
     let mut products = service.products.subscribe();
     products.mark_changed();
     let events = stream::unfold(products, |mut products| async move {

@@ -50,6 +50,7 @@ async fn main() -> Result<(), common::Error> {
     let database = Database::open("admin", &[PRODUCTS]).await?;
     let service: &'static Service = Box::leak(Box::new(Service::new(database)));
     samples(&service.database).await?;
+    service.changed().await; // to be known should MySQL go away
 
     let user = async move || Json(serde_json::json!({ "id": fastrand::u32(1..=args.users) }));
     let routes = Router::new()

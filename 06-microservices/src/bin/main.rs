@@ -52,7 +52,7 @@ async fn main() -> Result<(), common::Error> {
     let args = Args::parse();
     let database = Database::open("main", &[PRODUCTS, LIKES]).await?;
     let service: &'static Service = Box::leak(Box::new(Service::new(database)));
-    service.products().await; // to be known should MySQL go away
+    service.changed().await; // to be known should MySQL go away
 
     let client = reqwest::Client::builder().timeout(Duration::from_secs(4));
     let admin: &'static Admin = Box::leak(Box::new(Admin {
@@ -105,13 +105,13 @@ async fn apply(
         }
         DELETED => {
             let product: events::ProductId = serde_json::from_slice(body)?;
-            transaction
-                .exec_drop("DELETE FROM likes WHERE product_id = ?", (product.id,))
-                .await?;
-            transaction
-                .exec_drop("DELETE FROM products WHERE id = ?", (product.id,))
-                .await?;
-            (transaction.affected_rows() == 0).then_some(product.id)
+            // First the product, as a like does: or else the two could wait for each other.
+            let delete = "DELETE FROM products WHERE id = ?";
+            transaction.exec_drop(delete, (product.id,)).await?;
+            let known = transaction.affected_rows() > 0;
+            let delete = "DELETE FROM likes WHERE product_id = ?";
+            transaction.exec_drop(delete, (product.id,)).await?;
+            (!known).then_some(product.id)
         }
         _ => return Err(Failure::Refused(format!("{kind} is nothing we know"))),
     };
