@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Opts, OptsBuilder, Pool, Transaction, TxOpts};
 use tokio::time::{sleep, timeout};
@@ -98,8 +98,8 @@ impl Database {
         timeout(TIMEOUT, create)
             .await
             .unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
-            .with_context(|| {
-                format!("cannot use {address}. `cargo lab up` starts MySQL; MYSQL_URL names another address")
+            .map_err(|cause| {
+                anyhow!("cannot use {address}: {cause}. Check MYSQL_URL; `cargo lab up` starts MySQL on this machine")
             })?;
         let pool = Pool::new(OptsBuilder::from_opts(opts).db_name(Some(name)));
         Ok(Self { pool })

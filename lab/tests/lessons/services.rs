@@ -12,7 +12,7 @@ use mysql_async::prelude::Queryable;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{LIMIT, Servers, Terminal, program};
+use crate::support::{LIMIT, Servers, Terminal, program, shared};
 
 const WAITING: &str = " [*] Waiting for events. To exit press CTRL+C";
 
@@ -285,6 +285,25 @@ fn routes() {
             "{lines:#?}"
         );
         assert_eq!(status.code(), Some(0));
+    }
+}
+
+#[test]
+fn a_wrong_password() {
+    for service in ["admin", "main"] {
+        let urls = [shared().amqp_url(), shared().mysql_url()];
+        let [amqp, mysql] = urls.map(|url| url.replace(":guest@", ":secret@"));
+        let arguments = ["--listen", "127.0.0.1:0"];
+        for (amqp, mysql, part) in [
+            (&amqp, &shared().mysql_url(), "ACCESS_REFUSED"),
+            (&shared().amqp_url(), &mysql, "Access denied"),
+        ] {
+            let (lines, status) = Terminal::run_with(service, &arguments, (amqp, mysql)).finish();
+            assert_eq!(status.code(), Some(1), "{lines:#?}");
+            let line = lines.last().unwrap();
+            assert!(line.starts_with("Error: ") && line.contains(part), "{line}");
+            assert!(!line.contains("secret"), "{line}");
+        }
     }
 }
 
