@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Error, Opts};
+use mysql_async::{Conn, Error, Opts, Serialized};
 use tokio::time::timeout;
 
 /// The longest user id that the table takes, in characters.
@@ -24,6 +24,15 @@ const CREATE: &str = "CREATE TABLE IF NOT EXISTS tb_order (
     PRIMARY KEY (id),
     UNIQUE KEY (message_id)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4";
+
+/// Its one parameter is a JSON array of all rows: the statement is the same for any number of them, so
+/// MySQL and our connection keep one prepared statement, not one for each number.
+const INSERT: &str = "INSERT INTO tb_order (user_id, message_id)
+    SELECT json.user_id, json.message_id FROM JSON_TABLE(?, '$[*]' COLUMNS (
+        user_id TEXT CHARACTER SET utf8mb4 PATH '$[0]',
+        message_id TEXT CHARACTER SET utf8mb4 PATH '$[1]'
+    )) AS json
+    ON DUPLICATE KEY UPDATE message_id = tb_order.message_id";
 
 const COLUMNS: &str = "SELECT CONCAT(column_name, IF(column_key = 'UNI', ' (unique)', ''))
     FROM information_schema.columns
@@ -156,17 +165,12 @@ impl Table {
             Some(connection) => connection,
             None => self.connect().await?,
         };
-        let values = vec!["(?, ?)"; rows.len()].join(", ");
-        let statement = format!(
-            "INSERT INTO tb_order (user_id, message_id) VALUES {values} \
-             ON DUPLICATE KEY UPDATE message_id = message_id"
-        );
-        let parameters: Vec<&str> = rows
+        let rows: Vec<_> = rows
             .iter()
-            .flat_map(|row| [row.user_id, row.message_id])
+            .map(|row| [row.user_id, row.message_id])
             .collect();
         connection
-            .exec_drop(statement, parameters)
+            .exec_drop(INSERT, (Serialized(rows),))
             .await
             .map_err(|error| self.explain(error))?;
         let new = connection.affected_rows();
