@@ -8,6 +8,7 @@ use std::thread;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
+use lab::bench::Benchmark;
 use lab::guard::{self, Guard};
 use lab::instance::{Backend, Instance, Service};
 use lab::play::{self, INSTANCE, Shown};
@@ -42,8 +43,11 @@ enum Cmd {
     },
     /// Set up what is missing, then measure how fast the lessons are, beside others and beside the limits
     Bench {
-        /// What to measure: orders
-        names: Vec<String>,
+        /// What to measure; everything, if nothing is named
+        names: Vec<Benchmark>,
+        /// Write what was measured, all of it, into BENCHMARKS.md, and its charts
+        #[arg(long, conflicts_with = "names")]
+        write: bool,
     },
     /// Find or start RabbitMQ and MySQL, for working by hand
     Up,
@@ -94,7 +98,7 @@ fn command(command: Cmd) -> Result<ExitCode> {
     match command {
         Cmd::Play { lessons } => play(&lessons)?,
         Cmd::Test { arguments } => return test(&arguments),
-        Cmd::Bench { names } => return bench(&names),
+        Cmd::Bench { names, write } => return bench(&names, write),
         Cmd::Up => servers::up(&Tasks::default())?,
         Cmd::Down { wipe } => servers::down(wipe)?,
         Cmd::Status => servers::status()?,
@@ -211,13 +215,16 @@ fn test(arguments: &[String]) -> Result<ExitCode> {
     )
 }
 
-fn bench(names: &[String]) -> Result<ExitCode> {
-    let names = [&["--".to_owned()], names].concat();
+fn bench(names: &[Benchmark], write: bool) -> Result<ExitCode> {
+    let names = names.iter().filter_map(Benchmark::to_possible_value);
+    let mut arguments = vec!["--".to_owned()];
+    arguments.extend(names.map(|name| name.get_name().to_owned()));
+    arguments.extend(write.then(|| "--write".to_owned()));
     run_cargo(
         &["bench", "--workspace", "--bench", "course"],
         "the benchmark",
         &servers::BENCHMARKS,
-        &names,
+        &arguments,
     )
 }
 

@@ -1,7 +1,7 @@
 //! Programs in other languages, which tests and benchmarks set beside those of the lessons.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
@@ -16,22 +16,54 @@ use crate::progress::Tasks;
 ///
 /// pip cannot install them: what it says.
 pub fn python(folder: &Path, packages: &[&str], tasks: &Tasks) -> Result<Command> {
-    let installed = folder.join(packages.join("_"));
-    if !installed.exists() {
-        let task = tasks.start(format!("Installing {} with pip", packages.join(" and ")));
-        // first elsewhere, so that an installation that is cut off is not taken for a whole one
-        let part = installed.with_extension("part");
-        let _ = fs::remove_dir_all(&part);
+    let installed = install(folder, packages, tasks, "pip", |part| {
         let mut pip = Command::new("python3");
         pip.args(["-m", "pip", "install", "--disable-pip-version-check"])
             .args(["--root-user-action=ignore", "--target"])
-            .arg(&part)
-            .args(packages);
-        run(&task, pip)?;
-        fs::rename(part, &installed)?;
-        task.done(&format!("Installed {} with pip", packages.join(" and ")));
-    }
+            .arg(part);
+        pip
+    })?;
     let mut python = Command::new("python3");
     python.env("PYTHONPATH", installed);
     Ok(python)
+}
+
+/// Node.js with these packages of npm, as [`python`].
+///
+/// # Errors
+///
+/// npm is not there, or cannot install them: what it says.
+pub fn node(folder: &Path, packages: &[&str], tasks: &Tasks) -> Result<Command> {
+    let installed = install(folder, packages, tasks, "npm", |part| {
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--no-fund", "--no-audit", "--prefix"])
+            .arg(part);
+        npm
+    })?;
+    let mut node = Command::new("node");
+    node.env("NODE_PATH", installed.join("node_modules"));
+    Ok(node)
+}
+
+fn install(
+    folder: &Path,
+    packages: &[&str],
+    tasks: &Tasks,
+    installer: &str,
+    command: impl Fn(&Path) -> Command,
+) -> Result<PathBuf> {
+    let installed = folder.join(packages.join("_"));
+    if !installed.exists() {
+        let what = format!("{} with {installer}", packages.join(" and "));
+        let task = tasks.start(format!("Installing {what}"));
+        // first elsewhere, so that an installation that is cut off is not taken for a whole one
+        let part = installed.with_extension("part");
+        let _ = fs::remove_dir_all(&part);
+        let mut command = command(&part);
+        command.args(packages);
+        run(&task, command)?;
+        fs::rename(part, &installed)?;
+        task.done(&format!("Installed {what}"));
+    }
+    Ok(installed)
 }

@@ -210,8 +210,15 @@ const CURL: Package = Package {
 pub const WITH_DOCKER: [Package; 1] = [CURL];
 pub const WITHOUT_DOCKER: [Package; 3] = [RABBITMQ, MYSQL, CURL];
 
+/// For a client of RabbitMQ in another language, which benchmarks set beside ours.
+const NPM: Package = Package {
+    name: "npm",
+    names: ["npm", "nodejs-npm", "node"],
+    is_installed: || find_program(&[], &["npm"]).is_some(),
+};
+
 /// What benchmarks need.
-pub const BENCHMARKS: [Package; 3] = [RABBITMQ, MYSQL, PIP];
+pub const BENCHMARKS: [Package; 4] = [RABBITMQ, MYSQL, PIP, NPM];
 
 /// A browser without a window, and what drives it: a test looks at the pages of lesson 6.
 const CHROMIUM: Package = Package {

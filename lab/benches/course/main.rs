@@ -2,56 +2,131 @@
 //!
 //! Both sides of a ratio are measured in turn, several times over; what is shown is the median.
 
+mod build;
+mod clients;
 mod orders;
+mod queues;
 mod raw;
+mod report;
+mod services;
 
 use std::env;
+use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::{Parser, ValueEnum};
+use lab::bench::Benchmark;
 use lab::guard::Guard;
 use lab::instance::Instance;
 use lab::play::INSTANCE;
 use lab::process::{cargo, run};
 use lab::progress::{Task, Tasks};
+use lapin::options::{QueueDeclareOptions, QueuePurgeOptions};
+use lapin::types::FieldTable;
+use lapin::{Connection, ConnectionProperties};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::clients::Peer;
 
 /// How often each figure is measured.
 pub const ROUNDS: usize = 5;
 
+/// How long anything may take.
+pub const LIMIT: Duration = Duration::from_secs(300);
+
+#[derive(Parser)]
+struct Args {
+    names: Vec<Benchmark>,
+    #[arg(long)]
+    write: bool,
+    /// cargo itself adds it
+    #[arg(long)]
+    bench: bool,
+}
+
 fn main() -> Result<()> {
-    // cargo itself adds `--bench`
-    for name in env::args().skip(1).filter(|name| name != "--bench") {
-        ensure!(
-            name == "orders",
-            "there is no benchmark `{name}`; there is orders"
-        );
-    }
+    let args = Args::parse();
+    let names = match args.names.is_empty() {
+        true => Benchmark::value_variants(),
+        false => &args.names,
+    };
     let folder = env::var_os(INSTANCE).context("run this with `cargo lab bench`")?;
     let instance = Instance::load(Path::new(&folder)).context("the servers do not run")?;
     // ends our programs, however we end
     let programs = env::temp_dir().join(format!("rabbitmq-course-bench-{}", std::process::id()));
     let guard = Guard::over(Path::new(env!("CARGO_BIN_EXE_lab")), &programs)?;
-    let bench = Bench {
-        instance,
-        guard,
-        tasks: Tasks::default(),
-    };
-    let task = bench.tasks.start("Compiling the lessons");
+    let tasks = Tasks::default();
+    let task = tasks.start("Compiling the lessons");
     let mut build = cargo();
+    build.current_dir(lab::root());
     build.args(["build", "--release", "--workspace", "--bins"]);
     run(&task, build)?;
     task.done("Compiled the lessons");
+    let mut bench = Bench {
+        instance,
+        guard,
+        tasks,
+        peers: Vec::new(),
+    };
+    let mut missing = String::new();
+    for peer in [Peer::Pika, Peer::Amqplib] {
+        match peer.command(&bench) {
+            Ok(_) => bench.peers.push(peer),
+            Err(error) => {
+                missing += &format!("Left out, for it cannot be had here: {peer}. {error:#}\n")
+            }
+        }
+    }
+
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(orders::orders(&bench))
+    let mut sections = Vec::new();
+    for name in names {
+        let measure = async {
+            match name {
+                Benchmark::Start => clients::start(&bench),
+                Benchmark::Publish => clients::publish(&bench).await,
+                Benchmark::Consume => clients::consume(&bench).await,
+                Benchmark::WorkQueue => queues::work_queue(&bench).await,
+                Benchmark::FanOut => queues::fan_out(&bench),
+                Benchmark::Orders => orders::orders(&bench).await,
+                Benchmark::Services => services::services(&bench),
+                Benchmark::Build => build::build(&bench),
+            }
+        };
+        let section = runtime.block_on(measure)?;
+        print!(
+            "{}",
+            report::markdown(std::slice::from_ref(&section), None)?
+        );
+        sections.push(section);
+    }
+    eprint!("{missing}");
+    if args.write {
+        let charts = lab::root().join("lab/benches/charts");
+        fs::create_dir_all(&charts)?;
+        let text = bench.about()? + &missing + &report::markdown(&sections, Some(&charts))?;
+        fs::write(lab::root().join("BENCHMARKS.md"), text)?;
+        println!("\nWritten: BENCHMARKS.md");
+    }
+    Ok(())
 }
 
 pub struct Bench {
     pub instance: Instance,
     guard: Guard,
     pub tasks: Tasks,
+    /// Those that can be had.
+    pub peers: Vec<Peer>,
 }
 
 impl Bench {
@@ -83,11 +158,103 @@ impl Bench {
         Ok(printed)
     }
 
+    /// Ctrl-C; then as [`Bench::finish`].
+    pub fn stop(&self, child: Child) -> Result<String> {
+        kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGINT)?;
+        self.finish(child)
+    }
+
     /// Runs a program of a lesson to its end: what it printed.
     pub fn lesson(&self, name: &str, arguments: &[String]) -> Result<String> {
         let mut command = Command::new(program(name));
         command.args(arguments);
         self.finish(self.start(command)?)
+    }
+
+    pub async fn connect(&self) -> Result<Connection> {
+        let properties = ConnectionProperties::default();
+        Ok(Connection::connect(&self.instance.amqp_url(), properties).await?)
+    }
+
+    /// Empties a queue: how many messages it held.
+    pub async fn purge(&self, queue: &str) -> Result<u64> {
+        let connection = self.connect().await?;
+        let channel = connection.create_channel().await?;
+        let purged = channel
+            .queue_purge(queue.into(), QueuePurgeOptions::default())
+            .await?;
+        connection.close(200, "Goodbye".into()).await?;
+        Ok(purged.into())
+    }
+
+    /// Waits until a queue has that many consumers.
+    pub async fn wait_for_consumers(&self, queue: &str, count: usize) -> Result<()> {
+        let connection = self.connect().await?;
+        let channel = connection.create_channel().await?;
+        let passive = QueueDeclareOptions {
+            passive: true,
+            ..Default::default()
+        };
+        let begin = Instant::now();
+        loop {
+            let queue = channel
+                .queue_declare(queue.into(), passive, FieldTable::default())
+                .await?;
+            if queue.consumer_count() as usize == count {
+                break;
+            }
+            ensure!(begin.elapsed() < LIMIT, "the consumers do not come");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(connection.close(200, "Goodbye".into()).await?)
+    }
+
+    /// Where this was measured, for the head of BENCHMARKS.md.
+    fn about(&self) -> Result<String> {
+        let output = |program: &str, arguments: &[&str]| -> String {
+            let output = Command::new(program).args(arguments).output();
+            let output = output.map(|output| output.stdout).unwrap_or_default();
+            String::from_utf8_lossy(&output).trim().to_owned()
+        };
+        let first = |path: &str, start: &str| -> Option<String> {
+            let text = fs::read_to_string(path).ok()?;
+            let line = text.lines().find_map(|line| line.strip_prefix(start))?;
+            Some(line.trim_matches([' ', '\t', ':', '=', '"']).to_owned())
+        };
+        let overview = self.instance.management("overview")?;
+        let cores = thread::available_parallelism()?;
+        let processor = first("/proc/cpuinfo", "model name").unwrap_or_default();
+        let memory = first("/proc/meminfo", "MemTotal").and_then(|memory| {
+            let kib: u64 = memory.strip_suffix(" kB")?.parse().ok()?;
+            Some(format!(", {} GiB of memory", kib.div_ceil(1 << 20)))
+        });
+        let system = first("/etc/os-release", "PRETTY_NAME").unwrap_or(env::consts::OS.to_owned());
+        Ok(format!(
+            "# How fast it is\n\n\
+             Written by `cargo lab bench --write` on {}: {cores} cores ({processor}){}, {system}. {}, Erlang/OTP {}; {}; {}; {}; Node.js {}. \
+             RabbitMQ, MySQL and all programs ran on this one machine, over loopback.\n\n\
+             A machine does other things meanwhile, and each run gives other figures: look at the ratios, not at the figures. Every figure is the median of {ROUNDS} \
+             rounds; in each round both sides of a ratio were measured one after the other, and the ratio is the median of the rounds' ratios. All programs are compiled with `--release`.\n",
+            output("date", &["-u", "+%F"]),
+            memory.unwrap_or_default(),
+            format_args!(
+                "RabbitMQ {}",
+                overview["rabbitmq_version"].as_str().unwrap_or("?")
+            ),
+            overview["erlang_version"].as_str().unwrap_or("?"),
+            self.database(),
+            output("rustc", &["--version"]),
+            output("python3", &["--version"]),
+            output("node", &["--version"]),
+        ))
+    }
+
+    fn database(&self) -> String {
+        use lab::probe::Answer;
+        match self.instance.probe(lab::instance::Service::Mysql) {
+            Answer::Server(name) => name,
+            _ => String::new(),
+        }
     }
 }
 
@@ -96,23 +263,41 @@ pub fn program(name: &str) -> PathBuf {
     Path::new(env!("CARGO_BIN_EXE_lab")).with_file_name(name)
 }
 
-pub fn median(figures: &[f64]) -> f64 {
-    let mut sorted = figures.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
-}
-
-/// Prints a line of the result: ours, theirs, and the median of the ratios of each round.
-pub fn compare(what: &str, ours: &[f64], other: &str, theirs: &[f64]) {
-    let ratios: Vec<f64> = ours.iter().zip(theirs).map(|(a, b)| a / b).collect();
-    println!(
-        "{what:<42} {:>8.0} | {other:<44} {:>8.0} | {:>6.2}",
-        median(ours),
-        median(theirs),
-        median(&ratios)
-    );
+pub fn rate(count: u64, took: Duration) -> f64 {
+    count as f64 / took.as_secs_f64()
 }
 
 pub fn round(task: &Task, round: usize, what: &str) {
     task.say(&format!("round {} of {ROUNDS}: {what}", round + 1));
+}
+
+/// Counts the lines of several programs as they come.
+#[derive(Clone, Default)]
+pub struct Lines(Arc<AtomicU64>);
+
+impl Lines {
+    /// Reads in a thread of its own, until the program ends.
+    pub fn count(&self, output: Option<ChildStdout>) {
+        let lines = self.clone();
+        thread::spawn(move || {
+            let mut output = output?;
+            let mut buffer = vec![0; 1 << 16];
+            loop {
+                let read = output.read(&mut buffer).ok().filter(|read| *read > 0)?;
+                let new = buffer[..read].iter().filter(|byte| **byte == b'\n').count();
+                lines.0.fetch_add(new as u64, Ordering::Relaxed);
+            }
+            #[allow(unreachable_code)]
+            None::<()>
+        });
+    }
+
+    pub fn wait_for(&self, count: u64) -> Result<()> {
+        let begin = Instant::now();
+        while self.0.load(Ordering::Relaxed) < count {
+            ensure!(begin.elapsed() < LIMIT, "not all messages came");
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
 }

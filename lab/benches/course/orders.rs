@@ -1,44 +1,27 @@
 //! Lesson 5: what the queue takes, what the table takes, and how near the programs come.
 
 use std::fs;
-use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use futures_lite::StreamExt;
-use lab::peers::python;
-use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
-    ConfirmSelectOptions,
-};
-use lapin::types::FieldTable;
-use lapin::{BasicProperties, Connection, ConnectionProperties};
+use anyhow::{Result, ensure};
+use lapin::BasicProperties;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
-use crate::{Bench, ROUNDS, compare, median, program, raw, round};
+use crate::clients::{BATCH, MESSAGES as ORDERS, Peer, consume_here};
+use crate::report::{Chart, Section, Table, median, number, quantile};
+use crate::{Bench, LIMIT, ROUNDS, program, rate, raw, round};
 
-/// How many orders a round publishes and stores, and how many where each has a commit of its own.
-const ORDERS: u64 = 100_000;
+/// How many orders a round stores where each has a commit of its own.
 const SINGLE: u64 = 10_000;
 
-/// The batch of `receive-orders`.
-const BATCH: usize = 500;
+/// How many orders wait when the time and the memory of the receiver are measured.
+const WAITING: [u64; 4] = [1000, 10_000, 100_000, 1_000_000];
 
-/// How many orders wait when the memory of the receiver is measured.
-const WAITING: [u64; 3] = [10_000, 100_000, 1_000_000];
-
-/// How long anything may take.
-const LIMIT: Duration = Duration::from_secs(300);
-
-pub async fn orders(bench: &Bench) -> Result<()> {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let packages = ["pika==1.3.2", "PyMySQL[rsa]==1.1.2"];
-    let _ = python(folder, &packages, &bench.tasks)?;
+pub async fn orders(bench: &Bench) -> Result<Section> {
     let mut table = Conn::from_url(bench.instance.mysql_url()).await?;
     bench.lesson("request-orders", &["1".to_owned()])?; // declares the queues
     drain(bench, &mut table, 1, &[]).await?; // creates the table
@@ -47,102 +30,122 @@ pub async fn orders(bench: &Bench) -> Result<()> {
     let [mut request, mut ready_made] = [Vec::new(), Vec::new()];
     let [mut receive, mut consume, mut store] = [Vec::new(), Vec::new(), Vec::new()];
     let [mut single, mut peer] = [Vec::new(), Vec::new()];
+    // for each number of orders: seconds, and KiB
+    let mut scale = WAITING.map(|_| (Vec::new(), Vec::new()));
     for number in 0..ROUNDS {
         round(&task, number, "request-orders");
         let start = Instant::now();
         bench.lesson("request-orders", &[ORDERS.to_string()])?;
         request.push(rate(ORDERS, start.elapsed()));
         round(&task, number, "receive-orders");
-        receive.push(drain(bench, &mut table, ORDERS, &[]).await?);
+        let (took, _) = drain(bench, &mut table, ORDERS, &[]).await?;
+        receive.push(rate(ORDERS, took));
 
         round(&task, number, "publishing ready-made bytes");
-        let took = raw::publish(bench.instance.ports.amqp, ORDERS)?;
+        let port = bench.instance.ports.amqp;
+        let took = raw::publish(port, ("", "orders"), ORDERS, false)?;
         ready_made.push(rate(ORDERS, took));
         round(&task, number, "consuming without storing");
-        consume.push(consume_only(&bench.instance.amqp_url()).await?);
+        consume.push(consume_here(bench, ORDERS, BATCH).await?);
         round(&task, number, "storing without consuming");
         store.push(store_only(&mut table).await?);
 
         round(&task, number, "one commit an order");
         bench.lesson("request-orders", &[SINGLE.to_string()])?;
-        single.push(drain(bench, &mut table, SINGLE, &["--batch", "1"]).await?);
-        round(&task, number, "pika and PyMySQL");
-        bench.lesson("request-orders", &[SINGLE.to_string()])?;
-        let mut command = python(folder, &packages, &bench.tasks)?;
-        command
-            .arg(lab::root().join("lab/peers/orders.py"))
-            .arg("localhost")
-            .arg(bench.instance.ports.mysql.to_string())
-            .arg(SINGLE.to_string());
-        let seconds: f64 = bench.finish(bench.start(command)?)?.trim().parse()?;
-        peer.push(SINGLE as f64 / seconds);
-        expect_rows(&mut table, SINGLE).await?;
-    }
-    let mut memory = Vec::new();
-    for waiting in WAITING {
-        task.say(&format!("memory with {waiting} orders waiting"));
-        bench.lesson("request-orders", &[waiting.to_string()])?;
-        memory.push(memory_to_drain(bench, &mut table, waiting).await?);
+        let (took, _) = drain(bench, &mut table, SINGLE, &["--batch", "1"]).await?;
+        single.push(rate(SINGLE, took));
+        if bench.peers.contains(&Peer::Pika) {
+            round(&task, number, "pika and PyMySQL");
+            bench.lesson("request-orders", &[SINGLE.to_string()])?;
+            let mut command = Peer::Pika.command(bench)?;
+            command
+                .arg(lab::root().join("lab/peers/orders.py"))
+                .arg("localhost")
+                .arg(bench.instance.ports.mysql.to_string())
+                .arg(SINGLE.to_string());
+            let seconds: f64 = bench.finish(bench.start(command)?)?.trim().parse()?;
+            peer.push(SINGLE as f64 / seconds);
+            expect_rows(&mut table, SINGLE).await?;
+        }
+        for (waiting, (seconds, memory)) in WAITING.into_iter().zip(&mut scale) {
+            round(&task, number, &format!("{waiting} orders waiting"));
+            bench.lesson("request-orders", &[waiting.to_string()])?;
+            let (took, peak) = drain(bench, &mut table, waiting, &[]).await?;
+            seconds.push(took.as_secs_f64());
+            memory.extend(peak);
+        }
     }
     task.say("single orders");
     let alone = alone(bench, &mut table).await?;
     task.done("Measured orders");
 
-    println!("\norders a second, medians of {ROUNDS} rounds, and the ratio");
-    compare(
-        "request-orders",
+    let mut speed = Table::comparing("orders/s");
+    speed.rates(
+        "`request-orders`",
         &request,
         "ready-made bytes with confirms",
         &ready_made,
     );
-    let limit: Vec<f64> = consume.iter().zip(&store).map(|(a, b)| a.min(*b)).collect();
-    compare(
-        "receive-orders",
+    if !peer.is_empty() {
+        let other = "pika and PyMySQL, a commit an order";
+        speed.rates("`receive-orders`", &receive, other, &peer);
+        speed.rates("`receive-orders --batch 1`", &single, other, &peer);
+    }
+    speed.rates(
+        "`receive-orders`",
         &receive,
-        "pika and PyMySQL, a commit an order",
-        &peer,
+        "itself with `--batch 1`",
+        &single,
     );
-    compare(
-        "receive-orders",
+    speed.rates(
+        "`receive-orders`",
         &receive,
         "consuming without storing",
         &consume,
     );
-    compare(
-        "receive-orders",
+    speed.rates(
+        "`receive-orders`",
         &receive,
         "storing without consuming",
         &store,
     );
-    compare("receive-orders", &receive, "the lower of these two", &limit);
-    compare(
-        "receive-orders",
-        &receive,
-        "receive-orders --batch 1",
-        &single,
-    );
-    compare(
-        "receive-orders --batch 1",
-        &single,
-        "pika and PyMySQL, a commit an order",
-        &peer,
-    );
-    println!("\npeak memory of receive-orders, KiB, and the ratio");
-    for (index, pair) in memory.windows(2).enumerate() {
-        if let [Some(few), Some(many)] = pair {
-            let waiting = |index: usize| format!("{} orders waiting", WAITING[index]);
-            compare(&waiting(index + 1), &[*many], &waiting(index), &[*few]);
-        }
+    let mut scaling = Table::new(&[
+        "orders waiting",
+        "s",
+        "s for 1000 orders",
+        "peak memory, MiB",
+    ]);
+    for (waiting, (seconds, memory)) in WAITING.into_iter().zip(&scale) {
+        scaling.row(vec![
+            number(waiting as f64),
+            number(median(seconds)),
+            format!("{:.4}", median(seconds) / waiting as f64 * 1000.0),
+            match memory.is_empty() {
+                true => "not known here".to_owned(),
+                false => format!("{:.1}", median(memory) / 1024.0),
+            },
+        ]);
     }
-    println!(
-        "\nan order sent alone is in the table {:.1} ms after its confirm (median)",
-        alone * 1000.0
-    );
-    Ok(())
-}
-
-fn rate(count: u64, took: Duration) -> f64 {
-    count as f64 / took.as_secs_f64()
+    let memory = scale.iter().filter(|(_, memory)| !memory.is_empty());
+    Ok(Section {
+        title: "Orders",
+        text: format!(
+            "{ORDERS} orders a round ({SINGLE} where each has a commit of its own), from the start of the program until the last row is in the table. The limits are the same without MySQL, and 500 rows              a statement without RabbitMQ. An order that is sent alone is in the table {:.1} ms after its confirm (median of {ALONE}; 99th percentile: {:.1} ms).",
+            median(&alone) * 1000.0,
+            quantile(&alone, 0.99) * 1000.0,
+        ),
+        tables: vec![speed, scaling],
+        chart: Some(Chart {
+            name: "memory",
+            title: "Peak memory of receive-orders, MiB",
+            x: Some("orders waiting"),
+            groups: WAITING.map(|waiting| number(waiting as f64)).to_vec(),
+            series: vec![(
+                "receive-orders".to_owned(),
+                memory.map(|(_, memory)| median(memory) / 1024.0).collect(),
+            )],
+        }),
+    })
 }
 
 fn start(bench: &Bench, arguments: &[&str]) -> Result<Child> {
@@ -179,58 +182,24 @@ async fn expect_rows(table: &mut Conn, count: u64) -> Result<()> {
     Ok(table.query_drop("TRUNCATE TABLE tb_order").await?)
 }
 
-/// Lets `receive-orders` store what waits: orders a second, from the start of the program on.
-async fn drain(bench: &Bench, table: &mut Conn, count: u64, arguments: &[&str]) -> Result<f64> {
+/// Lets `receive-orders` store what waits: how long it takes from the start of the program on, and its
+/// peak memory in KiB, where /proc tells.
+async fn drain(
+    bench: &Bench,
+    table: &mut Conn,
+    count: u64,
+    arguments: &[&str],
+) -> Result<(Duration, Option<f64>)> {
     let begin = Instant::now();
     let receiver = start(bench, arguments)?;
     wait_for_rows(table, count).await?;
     let took = begin.elapsed();
-    stop(bench, receiver)?;
-    expect_rows(table, count).await?;
-    Ok(rate(count, took))
-}
-
-fn stop(bench: &Bench, receiver: Child) -> Result<()> {
-    kill(Pid::from_raw(i32::try_from(receiver.id())?), Signal::SIGINT)?;
-    bench.finish(receiver)?;
-    Ok(())
-}
-
-/// The peak memory of a receiver that has stored what waits, in KiB; none where /proc does not say.
-async fn memory_to_drain(bench: &Bench, table: &mut Conn, count: u64) -> Result<Option<f64>> {
-    let receiver = start(bench, &[])?;
-    wait_for_rows(table, count).await?;
     let status = fs::read_to_string(format!("/proc/{}/status", receiver.id())).unwrap_or_default();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let peak = peak.and_then(|peak| peak.trim().trim_end_matches(" kB").parse().ok());
-    stop(bench, receiver)?;
+    bench.stop(receiver)?;
     expect_rows(table, count).await?;
-    Ok(peak)
-}
-
-/// Orders a second that can be consumed, if they are not stored.
-async fn consume_only(url: &str) -> Result<f64> {
-    let begin = Instant::now();
-    let connection = Connection::connect(url, ConnectionProperties::default()).await?;
-    let channel = connection.create_channel().await?;
-    channel
-        .basic_qos(4 * BATCH as u16, BasicQosOptions::default())
-        .await?;
-    let options = BasicConsumeOptions::default();
-    let mut consumer = channel
-        .basic_consume("orders".into(), "".into(), options, FieldTable::default())
-        .await?;
-    for number in 1..=ORDERS {
-        let delivery = timeout(LIMIT, consumer.next())
-            .await?
-            .context("the consumer has ended")??;
-        if number % BATCH as u64 == 0 {
-            delivery.ack(BasicAckOptions { multiple: true }).await?;
-        }
-    }
-    let rate = rate(ORDERS, begin.elapsed());
-    connection.close(200, "Goodbye".into()).await?;
-    Ok(rate)
+    Ok((took, peak))
 }
 
 /// Orders a second that can be stored, if they do not come from a queue.
@@ -239,7 +208,7 @@ async fn store_only(table: &mut Conn) -> Result<f64> {
         .map(|_| uuid::Uuid::now_v7().to_string())
         .collect();
     let users: Vec<String> = (0..ORDERS).map(|number| format!("{number:032x}")).collect();
-    let values = vec!["(?, ?)"; BATCH].join(", ");
+    let values = vec!["(?, ?)"; BATCH as usize].join(", ");
     let statement = format!("INSERT INTO tb_order (user_id, message_id) VALUES {values}");
     let rows: Vec<&String> = users
         .iter()
@@ -247,7 +216,7 @@ async fn store_only(table: &mut Conn) -> Result<f64> {
         .flat_map(|(user, id)| [user, id])
         .collect();
     let begin = Instant::now();
-    for batch in rows.chunks(2 * BATCH) {
+    for batch in rows.chunks(2 * BATCH as usize) {
         table.exec_drop(&statement, batch.to_vec()).await?;
     }
     let rate = rate(ORDERS, begin.elapsed());
@@ -255,19 +224,19 @@ async fn store_only(table: &mut Conn) -> Result<f64> {
     Ok(rate)
 }
 
-/// The seconds from the confirm of an order that comes alone until it is in the table: the median of
-/// a hundred.
-async fn alone(bench: &Bench, table: &mut Conn) -> Result<f64> {
-    const COUNT: u64 = 100;
+/// How many orders are sent alone.
+const ALONE: u64 = 200;
+
+/// The seconds from the confirm of an order that comes alone until it is in the table.
+async fn alone(bench: &Bench, table: &mut Conn) -> Result<Vec<f64>> {
     let receiver = start(bench, &[])?;
-    let url = bench.instance.amqp_url();
-    let connection = Connection::connect(&url, ConnectionProperties::default()).await?;
+    let connection = bench.connect().await?;
     let channel = connection.create_channel().await?;
     channel
         .confirm_select(ConfirmSelectOptions::default())
         .await?;
     let mut times = Vec::new();
-    for number in 1..=COUNT {
+    for number in 1..=ALONE {
         let properties = BasicProperties::default().with_message_id(number.to_string().into());
         let options = BasicPublishOptions::default();
         let confirm = channel
@@ -286,7 +255,7 @@ async fn alone(bench: &Bench, table: &mut Conn) -> Result<f64> {
         times.push(begin.elapsed().as_secs_f64());
     }
     connection.close(200, "Goodbye".into()).await?;
-    stop(bench, receiver)?;
-    expect_rows(table, COUNT).await?;
-    Ok(median(&times))
+    bench.stop(receiver)?;
+    expect_rows(table, ALONE).await?;
+    Ok(times)
 }

@@ -1,0 +1,346 @@
+//! What one connection does: `send`, publishing and consuming, beside clients in other languages and
+//! beside the limit.
+
+use std::fmt::{self, Display};
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use futures_lite::StreamExt;
+use lab::peers;
+use lapin::BasicProperties;
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
+    ConfirmSelectOptions,
+};
+use lapin::types::FieldTable;
+use tokio::time::timeout;
+
+use crate::report::{Chart, Section, Table, median};
+use crate::{Bench, LIMIT, ROUNDS, program, rate, raw, round};
+
+/// How many messages are published and consumed; fewer where each is waited for.
+pub const MESSAGES: u64 = 100_000;
+const ONE_BY_ONE: u64 = 2000;
+
+/// How often a program is started in each round.
+const STARTS: u32 = 20;
+
+/// The batch of `receive-orders`, and its prefetch.
+pub const BATCH: u64 = 500;
+const PREFETCH: u16 = 2000;
+
+/// A client in another language.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Peer {
+    Pika,
+    Amqplib,
+}
+
+impl Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pika => "pika (Python)",
+            Self::Amqplib => "amqplib (Node.js)",
+        })
+    }
+}
+
+impl Peer {
+    /// Its interpreter; installs what it needs, if that is not there yet.
+    pub fn command(self, bench: &Bench) -> Result<Command> {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        match self {
+            Self::Pika => peers::python(
+                folder,
+                &["pika==1.3.2", "PyMySQL[rsa]==1.1.2"],
+                &bench.tasks,
+            ),
+            Self::Amqplib => peers::node(folder, &["amqplib@2.0.1"], &bench.tasks),
+        }
+    }
+
+    /// Runs its program in `peers/clients.*`: what that prints.
+    fn run(self, bench: &Bench, arguments: &[&str]) -> Result<String> {
+        let script = match self {
+            Self::Pika => "lab/peers/clients.py",
+            Self::Amqplib => "lab/peers/clients.js",
+        };
+        let mut command = self.command(bench)?;
+        command.arg(lab::root().join(script)).args(arguments);
+        bench.finish(bench.start(command)?)
+    }
+
+    /// Messages a second.
+    fn rate(self, bench: &Bench, count: u64, what: &str, more: &[&str]) -> Result<f64> {
+        let number = count.to_string();
+        let arguments = [&[what, &number], more].concat();
+        let seconds: f64 = self.run(bench, &arguments)?.trim().parse()?;
+        Ok(count as f64 / seconds)
+    }
+}
+
+/// What is measured of each client in turn.
+struct Sides {
+    names: Vec<String>,
+    figures: Vec<Vec<f64>>,
+}
+
+impl Sides {
+    fn new(bench: &Bench, lesson: &str) -> Self {
+        let peers = bench.peers.iter().map(Peer::to_string);
+        let limit = "ready-made bytes".to_owned();
+        let names: Vec<_> = [lesson.to_owned()]
+            .into_iter()
+            .chain(peers)
+            .chain([limit])
+            .collect();
+        let figures = vec![Vec::new(); names.len()];
+        Self { names, figures }
+    }
+
+    fn push(&mut self, side: usize, figure: f64) {
+        self.figures[side].push(figure);
+    }
+
+    /// A row for each of the others.
+    fn compare(&self, table: &mut Table, what: &str) {
+        for (name, figures) in self.names.iter().zip(&self.figures).skip(1) {
+            table.rates(what, &self.figures[0], name, figures);
+        }
+    }
+}
+
+fn chart(name: &'static str, title: &'static str, groups: [&str; 2], sides: [&Sides; 2]) -> Chart {
+    let series = sides[0].names.iter().enumerate();
+    let figures = |side: usize| {
+        sides
+            .iter()
+            .map(|sides| median(&sides.figures[side]))
+            .collect()
+    };
+    Chart {
+        name,
+        title,
+        x: None,
+        groups: groups.map(str::to_owned).to_vec(),
+        series: series
+            .map(|(side, name)| match side {
+                0 => ("the lessons (lapin)".to_owned(), figures(side)),
+                _ => (name.clone(), figures(side)),
+            })
+            .collect(),
+    }
+}
+
+pub fn start(bench: &Bench) -> Result<Section> {
+    let task = bench.tasks.start("Measuring the start of a program");
+    let [mut ours, mut theirs] = [Vec::new(), Vec::new()];
+    for number in 0..ROUNDS {
+        round(&task, number, "send");
+        let [mut send, mut pika] = [Vec::new(), Vec::new()];
+        for _ in 0..STARTS {
+            let start = Instant::now();
+            bench.finish(bench.start(Command::new(program("send")))?)?;
+            send.push(start.elapsed().as_secs_f64() * 1000.0);
+            if bench.peers.contains(&Peer::Pika) {
+                let start = Instant::now();
+                Peer::Pika.run(bench, &["send"])?;
+                pika.push(start.elapsed().as_secs_f64() * 1000.0);
+            }
+        }
+        ours.push(median(&send));
+        if !pika.is_empty() {
+            theirs.push(median(&pika));
+        }
+    }
+    task.done("Measured the start of a program");
+    let mut table = Table::comparing("ms");
+    if !theirs.is_empty() {
+        table.times("`send`", &ours, "the same with pika (Python)", &theirs);
+    }
+    Ok(Section {
+        title: "Start",
+        text: format!(
+            "From the start of `send` to its end: connect, declare the queue, publish, wait for the confirm, close. {STARTS} starts a round."
+        ),
+        tables: vec![table],
+        chart: None,
+    })
+}
+
+pub async fn publish(bench: &Bench) -> Result<Section> {
+    bench.lesson("request-orders", &["1".to_owned()])?; // declares the queue
+    bench.purge("orders").await?;
+    let task = bench.tasks.start("Measuring publishing");
+    let mut pipelined = Sides::new(bench, "`request-orders`");
+    let mut one_by_one = Sides::new(bench, "as in `send`");
+    let limit = bench.peers.len() + 1;
+    for number in 0..ROUNDS {
+        round(&task, number, "confirms collected later");
+        let start = Instant::now();
+        bench.lesson("request-orders", &[MESSAGES.to_string()])?;
+        pipelined.push(0, rate(MESSAGES, start.elapsed()));
+        expect_purged(bench, MESSAGES).await?;
+        for (index, peer) in bench.peers.iter().enumerate() {
+            pipelined.push(index + 1, peer.rate(bench, MESSAGES, "publish", &[])?);
+            expect_purged(bench, MESSAGES).await?;
+        }
+        let took = raw::publish(bench.instance.ports.amqp, ("", "orders"), MESSAGES, false)?;
+        pipelined.push(limit, rate(MESSAGES, took));
+        expect_purged(bench, MESSAGES).await?;
+
+        round(&task, number, "each confirm awaited");
+        one_by_one.push(0, publish_one_by_one(bench).await?);
+        for (index, peer) in bench.peers.iter().enumerate() {
+            let figure = peer.rate(bench, ONE_BY_ONE, "publish-one-by-one", &[])?;
+            one_by_one.push(index + 1, figure);
+        }
+        let took = raw::publish(bench.instance.ports.amqp, ("", "orders"), ONE_BY_ONE, true)?;
+        one_by_one.push(limit, rate(ONE_BY_ONE, took));
+        expect_purged(bench, ONE_BY_ONE * (limit as u64 + 1)).await?;
+    }
+    task.done("Measured publishing");
+    let mut table = Table::comparing("messages/s");
+    pipelined.compare(&mut table, "`request-orders`: up to 1000 unconfirmed");
+    one_by_one.compare(&mut table, "as in `send`: one at a time");
+    Ok(Section {
+        title: "Publish",
+        text: format!(
+            "Persistent messages to a durable quorum queue, over one connection, until the last confirm: {MESSAGES}, or {ONE_BY_ONE} where each \
+             confirm is awaited before the next message. *Ready-made bytes* are the limit: AMQP frames that are made before the clock runs, written to a socket."
+        ),
+        tables: vec![table],
+        chart: Some(chart(
+            "publish",
+            "Persistent messages published a second, with confirms",
+            ["up to 1000 unconfirmed", "one at a time"],
+            [&pipelined, &one_by_one],
+        )),
+    })
+}
+
+async fn expect_purged(bench: &Bench, count: u64) -> Result<()> {
+    let purged = bench.purge("orders").await?;
+    ensure!(
+        purged == count,
+        "{purged} messages were in the queue instead of {count}"
+    );
+    Ok(())
+}
+
+/// As `send` does, but with one connection for all messages.
+async fn publish_one_by_one(bench: &Bench) -> Result<f64> {
+    let start = Instant::now();
+    let connection = bench.connect().await?;
+    let channel = connection.create_channel().await?;
+    channel
+        .confirm_select(ConfirmSelectOptions::default())
+        .await?;
+    let mandatory = BasicPublishOptions {
+        mandatory: true,
+        ..Default::default()
+    };
+    for number in 0..ONE_BY_ONE {
+        let properties = BasicProperties::default()
+            .with_content_type("text/plain".into())
+            .with_delivery_mode(2)
+            .with_message_id(uuid::Uuid::now_v7().to_string().into());
+        let body = format!("{number:032x}");
+        let confirm = channel
+            .basic_publish(
+                "".into(),
+                "orders".into(),
+                mandatory,
+                body.as_bytes(),
+                properties,
+            )
+            .await?;
+        ensure!(confirm.await?.is_ack(), "the broker did not take a message");
+    }
+    connection.close(200, "Goodbye".into()).await?;
+    Ok(rate(ONE_BY_ONE, start.elapsed()))
+}
+
+pub async fn consume(bench: &Bench) -> Result<Section> {
+    bench.lesson("request-orders", &["1".to_owned()])?; // declares the queue
+    bench.purge("orders").await?;
+    let task = bench.tasks.start("Measuring consuming");
+    let port = bench.instance.ports.amqp;
+    let mut sides = [BATCH, 1].map(|batch| {
+        let name = match batch {
+            1 => "as in `receive`",
+            _ => "as in `receive-orders`",
+        };
+        (batch, Sides::new(bench, name))
+    });
+    for number in 0..ROUNDS {
+        for (batch, sides) in &mut sides {
+            round(&task, number, &format!("acknowledging {batch} at a time"));
+            for side in 0..sides.names.len() {
+                raw::publish(port, ("", "orders"), MESSAGES, false)?;
+                let figure = match side {
+                    0 => consume_here(bench, MESSAGES, *batch).await?,
+                    _ => match bench.peers.get(side - 1) {
+                        Some(peer) => {
+                            peer.rate(bench, MESSAGES, "consume", &[&batch.to_string()])?
+                        }
+                        None => rate(MESSAGES, raw::consume(port, MESSAGES, *batch, PREFETCH)?),
+                    },
+                };
+                sides.push(side, figure);
+                // RabbitMQ may put the last ones back whose acknowledgement came right before the close.
+                bench.purge("orders").await?;
+            }
+        }
+    }
+    task.done("Measured consuming");
+    let mut table = Table::comparing("messages/s");
+    let [(_, batches), (_, each)] = &sides;
+    batches.compare(
+        &mut table,
+        &format!("as in `receive-orders`: {BATCH} an acknowledgement"),
+    );
+    each.compare(&mut table, "as in `receive`: one an acknowledgement");
+    Ok(Section {
+        title: "Consume",
+        text: format!(
+            "{MESSAGES} messages that wait in a quorum queue, with a prefetch of {PREFETCH}, until the last one is acknowledged. *Ready-made bytes* are the limit: a \
+             socket whose frames are counted, and not looked at otherwise."
+        ),
+        tables: vec![table],
+        chart: Some(chart(
+            "consume",
+            "Messages consumed a second",
+            ["500 an acknowledgement", "one an acknowledgement"],
+            [batches, each],
+        )),
+    })
+}
+
+/// Messages a second that can be consumed from `orders`, if nothing is done with them.
+pub async fn consume_here(bench: &Bench, count: u64, batch: u64) -> Result<f64> {
+    let start = Instant::now();
+    let connection = bench.connect().await?;
+    let channel = connection.create_channel().await?;
+    channel
+        .basic_qos(PREFETCH, BasicQosOptions::default())
+        .await?;
+    let options = BasicConsumeOptions::default();
+    let mut consumer = channel
+        .basic_consume("orders".into(), "".into(), options, FieldTable::default())
+        .await?;
+    for number in 1..=count {
+        let delivery = timeout(LIMIT, consumer.next())
+            .await?
+            .context("the consumer has ended")??;
+        if number % batch == 0 || number == count {
+            let multiple = batch > 1;
+            delivery.ack(BasicAckOptions { multiple }).await?;
+        }
+    }
+    channel.close(200, "Goodbye".into()).await?;
+    connection.close(200, "Goodbye".into()).await?;
+    Ok(rate(count, start.elapsed()))
+}
