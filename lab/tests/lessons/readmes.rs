@@ -35,6 +35,22 @@ fn every_readme_is_true() {
     assert!(played > 50, "only {played} lines");
 }
 
+/// GitHub does not show the title of a block: the line above must name the terminal.
+#[test]
+fn every_terminal_is_named() {
+    for folder in lessons().unwrap() {
+        let file = folder.join("README.md");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let lines: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
+        for pair in lines.windows(2) {
+            let title = pair[1].strip_prefix("```console title=\"");
+            if let Some(title) = title.and_then(|title| title.strip_suffix('"')) {
+                assert_eq!(pair[0], format!("**{title}**"), "{}", file.display());
+            }
+        }
+    }
+}
+
 /// What the player says of this README, whose first line is line 1.
 fn played(text: &str) -> String {
     let servers = crate::support::shared();
