@@ -13,7 +13,6 @@ use anyhow::{Context, Result, bail, ensure};
 use lab::guard::Guard;
 use lab::instance::Instance;
 use lab::play::INSTANCE;
-use lab::process::{cargo, run};
 use lab::progress::{Task, Tasks};
 
 /// How often each figure is measured.
@@ -37,11 +36,7 @@ fn main() -> Result<()> {
         guard,
         tasks: Tasks::default(),
     };
-    let task = bench.tasks.start("Compiling the lessons");
-    let mut build = cargo();
-    build.args(["build", "--release", "--workspace", "--bins"]);
-    run(&task, build)?;
-    task.done("Compiled the lessons");
+    lab::compile_lessons(&bench.tasks)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
