@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use fastrand::Rng;
-use lab::instance::Service;
+use lab::instance::Service::{self, Mysql, Rabbitmq};
 use lab::process::wait_until;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
-use nix::sys::signal::Signal;
+use nix::sys::signal::Signal::{self, SIGCONT, SIGKILL, SIGSTOP};
 
 use crate::programs::{PYTHON, PYTHON_CONSUMER};
 use crate::world::{LIMIT, World};
@@ -18,94 +18,59 @@ pub struct Fault {
     pub what: &'static str,
     /// How often it comes before all others have come as often as they should.
     times: usize,
-    /// About how long it takes.
-    seconds: u64,
-    /// Breaks it and makes it whole again; says to whom or for how long.
-    pub inject: fn(&World, &mut Rng) -> Result<String>,
+    /// How long it takes at least and at most, in seconds.
+    seconds: (f64, f64),
+    how: How,
 }
 
-const fn fault(
-    what: &'static str,
-    times: usize,
-    seconds: u64,
-    inject: fn(&World, &mut Rng) -> Result<String>,
-) -> Fault {
+enum How {
+    /// Of one of the programs whose names begin so.
+    Kill(&'static str),
+    /// Of one of the programs.
+    Pause,
+    Restart(Service, bool),
+    PauseServer(Service),
+    CloseConnections(Service),
+    /// What sets the limit, a limit that is exceeded, and the usual one in [`World::limits`].
+    Alarm(&'static [&'static str], &'static str, usize),
+    LockTables,
+}
+use How::{Alarm, CloseConnections, Kill, LockTables, Pause, PauseServer, Restart};
+
+const fn fault(what: &'static str, times: usize, seconds: (f64, f64), how: How) -> Fault {
     Fault {
         what,
         times,
         seconds,
-        inject,
+        how,
     }
 }
 
+const AT_ONCE: (f64, f64) = (0.0, 0.0);
+/// Longer than two heartbeats: then both ends of a connection give it up.
+const LONG: (f64, f64) = (11.0, 13.0);
+const MEMORY: &[&str] = &["set_vm_memory_high_watermark", "absolute"];
+const DISK: &[&str] = &["set_disk_free_limit"];
+
+#[rustfmt::skip] // a table
 const FAULTS: [Fault; 17] = [
-    fault("worker: kill -9", 1, 0, |world, random| {
-        kill(world, random, "worker")
-    }),
-    fault("receive-logs: kill -9", 1, 0, |world, random| {
-        kill(world, random, "receive-logs")
-    }),
-    fault("receive-orders: kill -9", 2, 0, |world, random| {
-        kill(world, random, "receive-orders")
-    }),
-    fault("admin: kill -9", 1, 0, |world, random| {
-        kill(world, random, "admin")
-    }),
-    fault("main: kill -9", 1, 0, |world, random| {
-        kill(world, random, "main")
-    }),
-    fault("a program is paused", 3, 3, |world, random| {
-        let seconds = random.f64() * 3.0;
-        pause(world, random, seconds)
-    }),
-    fault(
-        "a program is paused for longer than two heartbeats",
-        1,
-        12,
-        |world, random| pause(world, random, 12.0),
-    ),
-    fault("RabbitMQ: kill -9, and a start", 1, 15, |world, _| {
-        restart(world, Service::Rabbitmq, true)
-    }),
-    fault("RabbitMQ: a clean restart", 1, 20, |world, _| {
-        restart(world, Service::Rabbitmq, false)
-    }),
-    fault(
-        "RabbitMQ is paused for longer than two heartbeats",
-        1,
-        12,
-        |world, _| pause_server(world, Service::Rabbitmq, 12.0),
-    ),
-    fault("RabbitMQ closes all connections", 2, 3, |world, _| {
-        world.rabbitmqctl(&["close_all_connections", "--global", "a fault"])?;
-        Ok(String::new())
-    }),
-    fault("RabbitMQ: no more memory", 1, 12, |world, random| {
-        let limit = &world.limits[0];
-        let command = "set_vm_memory_high_watermark";
-        alarm(
-            world,
-            random,
-            &[command, "0"],
-            &[command, "absolute", limit],
-        )
-    }),
-    fault("RabbitMQ: no more disk", 1, 12, |world, random| {
-        let command = "set_disk_free_limit";
-        let all = "1000000000000000";
-        alarm(world, random, &[command, all], &[command, &world.limits[1]])
-    }),
-    fault("MySQL: kill -9, and a start", 2, 3, |world, _| {
-        restart(world, Service::Mysql, true)
-    }),
-    fault("MySQL is paused", 1, 6, |world, random| {
-        let seconds = 2.0 + random.f64() * 6.0;
-        pause_server(world, Service::Mysql, seconds)
-    }),
-    fault("MySQL is slow: its tables are locked", 1, 6, lock),
-    fault("MySQL closes all connections", 2, 0, |world, _| {
-        close_all_in_mysql(world)
-    }),
+    fault("a worker: kill -9", 1, AT_ONCE, Kill("worker")),
+    fault("a receive-logs: kill -9", 1, AT_ONCE, Kill("receive-logs")),
+    fault("a receive-orders: kill -9", 2, AT_ONCE, Kill("receive-orders")),
+    fault("admin: kill -9", 1, AT_ONCE, Kill("admin")),
+    fault("main: kill -9", 1, AT_ONCE, Kill("main")),
+    fault("a program: paused", 3, (0.0, 3.0), Pause),
+    fault("a program: paused for two heartbeats", 1, LONG, Pause),
+    fault("RabbitMQ: kill -9, started again", 1, (7.0, 15.0), Restart(Rabbitmq, true)),
+    fault("RabbitMQ: stopped, started again", 1, (10.0, 20.0), Restart(Rabbitmq, false)),
+    fault("RabbitMQ: paused for two heartbeats", 1, LONG, PauseServer(Rabbitmq)),
+    fault("RabbitMQ: all connections closed", 2, (1.0, 3.0), CloseConnections(Rabbitmq)),
+    fault("RabbitMQ: alarm, memory", 1, (2.0, 8.0), Alarm(MEMORY, "1", 0)),
+    fault("RabbitMQ: alarm, disk", 1, (2.0, 8.0), Alarm(DISK, "1000000000000000", 1)),
+    fault("MySQL: kill -9, started again", 2, (1.0, 3.0), Restart(Mysql, true)),
+    fault("MySQL: paused", 1, (2.0, 8.0), PauseServer(Mysql)),
+    fault("MySQL: tables locked", 1, (2.0, 8.0), LockTables),
+    fault("MySQL: all connections closed", 2, AT_ONCE, CloseConnections(Mysql)),
 ];
 
 /// Faults in random order: none comes more often than it should before the others have come.
@@ -120,14 +85,90 @@ impl Bag {
             self.0 = all.flat_map(|fault| vec![fault; fault.times]).collect();
             random.shuffle(&mut self.0);
         }
-        let fits = |fault: &&Fault| Duration::from_secs(fault.seconds) <= left;
+        let fits = |fault: &&Fault| fault.seconds.1 <= left.as_secs_f64();
         let index = self.0.iter().position(fits)?;
         Some(self.0.remove(index))
     }
 }
 
-/// Signals one of the programs whose names begin so. What happens to a `receive-orders` happens to the
-/// consumer in Python, too.
+impl Fault {
+    /// Breaks it and makes it whole again; says which program it was, if there are several.
+    pub fn inject(&self, world: &World, random: &mut Rng) -> Result<&'static str> {
+        let (least, most) = self.seconds;
+        let time = Duration::from_secs_f64(least + random.f64() * (most - least));
+        match self.how {
+            Kill(name) => {
+                let name = choose(world, random, &[name])?;
+                signal(world, name, SIGKILL)?;
+                return Ok(name);
+            }
+            Pause => {
+                let names = ["worker", "receive-", "request-orders", "admin", "main"];
+                let name = choose(world, random, &names)?;
+                signal(world, name, SIGSTOP)?;
+                thread::sleep(time);
+                signal(world, name, SIGCONT)?;
+                return Ok(name);
+            }
+            Restart(service, kill) => {
+                world.instance.stop(service, kill)?;
+                world.keep_log(service)?;
+                world.instance.start(&[service], &world.tasks.quietly())?;
+            }
+            PauseServer(service) => {
+                world.instance.signal(service, SIGSTOP);
+                thread::sleep(time);
+                world.instance.signal(service, SIGCONT);
+            }
+            CloseConnections(Rabbitmq) => {
+                world.rabbitmqctl(&["close_all_connections", "--global", "a fault"])?;
+            }
+            CloseConnections(Mysql) => {
+                let all = "SELECT id FROM information_schema.processlist";
+                for id in world.query::<u64>(all)? {
+                    let _ = world.query::<u64>(&format!("KILL {id}")); // it may be gone already
+                }
+            }
+            Alarm(command, limit, usual) => {
+                let healthy = || world.instance.management("health/checks/alarms").is_ok();
+                world.rabbitmqctl(&[command, &[limit]].concat())?;
+                wait_until(LIMIT, || !healthy()).context("there is no alarm")?;
+                thread::sleep(time);
+                world.rabbitmqctl(&[command, &[&world.limits[usual]]].concat())?;
+                wait_until(LIMIT, healthy).context("the alarm does not end")?;
+            }
+            LockTables => {
+                let tables = format!(
+                    "SELECT CONCAT(table_schema, '.', table_name, ' WRITE')
+                     FROM information_schema.tables
+                     WHERE table_schema IN ('test', 'test_admin', 'test_main', '{PYTHON}')"
+                );
+                let tables: Vec<String> = world.query(&tables)?;
+                world.runtime.block_on(async {
+                    let mut connection = Conn::from_url(world.instance.mysql_url()).await?;
+                    let lock = format!("LOCK TABLES {}", tables.join(", "));
+                    connection.query_drop(lock).await?;
+                    thread::sleep(time);
+                    connection.query_drop("UNLOCK TABLES").await?;
+                    connection.disconnect().await
+                })?;
+            }
+        }
+        Ok("")
+    }
+}
+
+fn choose(world: &World, random: &mut Rng, names: &[&str]) -> Result<&'static str> {
+    let named = |name: &str| names.iter().any(|start| name.starts_with(start));
+    let programs = world.programs.iter().filter(|program| program.is_running());
+    let programs = programs
+        .map(|program| program.name)
+        .filter(|name| named(name));
+    let name = random.choice(programs.collect::<Vec<_>>());
+    name.with_context(|| format!("no {names:?} runs"))
+}
+
+/// What happens to a `receive-orders` happens to the consumer in Python, too.
 fn signal(world: &World, name: &str, signal: Signal) -> Result<()> {
     world.program(name)?.signal(signal);
     if name.starts_with("receive-orders")
@@ -136,83 +177,4 @@ fn signal(world: &World, name: &str, signal: Signal) -> Result<()> {
         python.signal(signal);
     }
     Ok(())
-}
-
-fn choose(world: &World, random: &mut Rng, names: &[&str]) -> Result<&'static str> {
-    let programs = world.programs.iter();
-    let running = programs.filter(|program| {
-        names.iter().any(|name| program.name.starts_with(name)) && program.is_running()
-    });
-    let running: Vec<_> = running.map(|program| program.name).collect();
-    let name = random.choice(running);
-    name.with_context(|| format!("no {names:?} runs"))
-}
-
-fn kill(world: &World, random: &mut Rng, name: &str) -> Result<String> {
-    let name = choose(world, random, &[name])?;
-    signal(world, name, Signal::SIGKILL)?;
-    Ok(name.to_owned())
-}
-
-fn pause(world: &World, random: &mut Rng, seconds: f64) -> Result<String> {
-    let names = ["worker", "receive-", "request-orders", "admin", "main"];
-    let name = choose(world, random, &names)?;
-    signal(world, name, Signal::SIGSTOP)?;
-    thread::sleep(Duration::from_secs_f64(seconds));
-    signal(world, name, Signal::SIGCONT)?;
-    Ok(format!("{name}, {seconds:.1} s"))
-}
-
-fn pause_server(world: &World, service: Service, seconds: f64) -> Result<String> {
-    world.instance.signal(service, Signal::SIGSTOP);
-    thread::sleep(Duration::from_secs_f64(seconds));
-    world.instance.signal(service, Signal::SIGCONT);
-    Ok(format!("{seconds:.1} s"))
-}
-
-fn restart(world: &World, service: Service, kill: bool) -> Result<String> {
-    world.instance.stop(service, kill)?;
-    world.keep_log(service)?;
-    world.instance.start(&[service], &world.tasks.quietly())?;
-    Ok(String::new())
-}
-
-/// RabbitMQ takes nothing from those who publish until it has enough again.
-fn alarm(world: &World, random: &mut Rng, set: &[&str], reset: &[&str]) -> Result<String> {
-    let seconds = 2.0 + random.f64() * 6.0;
-    let healthy = || world.instance.management("health/checks/alarms").is_ok();
-    world.rabbitmqctl(set)?;
-    wait_until(LIMIT, || !healthy()).context("there is no alarm")?;
-    thread::sleep(Duration::from_secs_f64(seconds));
-    world.rabbitmqctl(reset)?;
-    wait_until(LIMIT, healthy).context("the alarm does not end")?;
-    Ok(format!("{seconds:.1} s"))
-}
-
-fn lock(world: &World, random: &mut Rng) -> Result<String> {
-    let seconds = 2.0 + random.f64() * 6.0;
-    let tables = format!(
-        "SELECT CONCAT(table_schema, '.', table_name, ' WRITE') FROM information_schema.tables
-         WHERE table_schema IN ('test', 'test_admin', 'test_main', '{PYTHON}')"
-    );
-    let tables: Vec<String> = world.query(&tables)?;
-    world.runtime.block_on(async {
-        let mut connection = Conn::from_url(world.instance.mysql_url()).await?;
-        let lock = format!("LOCK TABLES {}", tables.join(", "));
-        connection.query_drop(lock).await?;
-        thread::sleep(Duration::from_secs_f64(seconds));
-        connection.query_drop("UNLOCK TABLES").await?;
-        connection.disconnect().await
-    })?;
-    Ok(format!("{seconds:.1} s"))
-}
-
-fn close_all_in_mysql(world: &World) -> Result<String> {
-    let others = "SELECT id FROM information_schema.processlist WHERE id <> CONNECTION_ID()";
-    let others: Vec<u64> = world.query(others)?;
-    let count = others.len();
-    for id in others {
-        let _ = world.query::<u64>(&format!("KILL {id}")); // it may be gone already
-    }
-    Ok(format!("{count}"))
 }

@@ -12,8 +12,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::atomic::Ordering;
-use std::thread;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -25,9 +26,9 @@ use lab::progress::{Task, Tasks};
 use nix::sys::signal::Signal;
 
 use crate::faults::Bag;
-use crate::programs::{LOGS, ORDERS, PYTHON, PYTHON_CONSUMER, PYTHON_ORDERS, programs};
+use crate::programs::{ORDERS, PYTHON, PYTHON_ORDERS, Role, programs};
 use crate::tally::{Row, table};
-use crate::world::{LIMIT, World};
+use crate::world::{LIMIT, Program, World};
 
 /// How long things are broken, if nobody says how long.
 const SHORT: Duration = Duration::from_secs(45);
@@ -83,6 +84,44 @@ fn main() -> Result<ExitCode> {
         Service::all_installed(),
         "RabbitMQ and MySQL are not installed: run `cargo lab faults`, which installs them"
     );
+    let world = world()?;
+    println!("Seed: {seed}");
+    let task = world.tasks.start("Breaking things");
+    let done = thread::scope(|scope| {
+        let done = run(&world, scope, &task, Rng::with_seed(seed), length);
+        // The threads end when their programs do.
+        world.sending.store(false, Relaxed);
+        world.running.store(false, Relaxed);
+        if done.is_err() {
+            world.signal_all(Signal::SIGKILL);
+        }
+        done
+    });
+    for service in Service::ALL {
+        world.keep_log(service)?;
+    }
+    task.done("Broke things");
+    let folder = world.folder.display();
+    let said = format!("What servers and programs have said is in {folder}; the seed is {seed}");
+    let faults = done.with_context(|| said.clone())?;
+    let (ours, others) = rows(&world)?;
+    println!("{}\nSeed: {seed}", table(&faults, &ours, &others));
+    let tally = world.tally();
+    let wrong = ours.iter().flat_map(|row| &row.which).chain(&tally.wrong);
+    for what in wrong.clone().take(SHOWN) {
+        println!("Wrong: {what}");
+    }
+    let count = wrong.count();
+    if count > 0 {
+        println!("{count} in all. {said}");
+        return Ok(ExitCode::FAILURE);
+    }
+    fs::remove_dir_all(&world.folder)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Servers of our own, and what is to run with them.
+fn world() -> Result<World> {
     let tasks = Tasks::default();
     lab::compile_lessons(&tasks)?;
     let instance = Instance::temporary(Backend::Local)?;
@@ -91,171 +130,122 @@ fn main() -> Result<ExitCode> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults");
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder)?;
-    let programs = programs(&instance, &folder, &tasks)?;
-    let world = World::new(instance, guard, tasks, folder, programs)?;
-    if world.program(PYTHON_CONSUMER).is_ok() {
-        world.query::<u64>(&format!("CREATE DATABASE {PYTHON}"))?;
-    }
-
-    println!("Seed: {seed}");
-    let task = world.tasks.start("Breaking things");
-    let done = thread::scope(|scope| {
-        let run = || -> Result<_> {
-            world.receive(scope)?;
-            // RabbitMQ forgets a quorum queue that is younger than half a second, if it is killed.
-            thread::sleep(Duration::from_secs(1));
-            world.send(scope)?;
-            let times = break_things(&world, &task, Rng::with_seed(seed), length)?;
-            task.say("all is whole again: waiting until what was sent has arrived");
-            finish(&world)?;
-            Ok(times)
-        };
-        let done = run();
-        // The threads end when their programs do.
-        world.sending.store(false, Ordering::Relaxed);
-        world.running.store(false, Ordering::Relaxed);
-        if done.is_err() {
-            world.signal_all(Signal::SIGKILL);
-        }
-        done
-    });
-    task.done("Broke things");
-    for service in Service::ALL {
-        world.keep_log(service)?;
-    }
-    let faults = done.with_context(|| said(&world, seed))?;
-    let (ours, others) = rows(&world)?;
-    print!("{}", table(&faults, &ours, &others));
-    println!("\nSeed: {seed}");
-    let tally = world.tally();
-    let which = ours.iter().flat_map(|row| &row.which).chain(&tally.wrong);
-    let which: Vec<_> = which.collect();
-    if which.is_empty() {
-        fs::remove_dir_all(&world.folder)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    for what in which.iter().take(SHOWN) {
-        println!("Wrong: {what}");
-    }
-    println!("{} in all. {}", which.len(), said(&world, seed));
-    Ok(ExitCode::FAILURE)
+    let nodes = instance.management("nodes")?;
+    let world = World {
+        programs: programs(&instance, &folder, &tasks)?,
+        limits: ["mem_limit", "disk_free_limit"].map(|limit| nodes[0][limit].to_string()),
+        instance,
+        guard,
+        tasks,
+        runtime: tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?,
+        folder,
+        start: Instant::now(),
+        tally: Mutex::default(),
+        sending: AtomicBool::new(true),
+        running: AtomicBool::new(true),
+    };
+    world.query::<u64>(&format!("CREATE DATABASE {PYTHON}"))?;
+    Ok(world)
 }
 
-/// Where to look when something is wrong.
-fn said(world: &World, seed: u64) -> String {
-    let folder = world.folder.display();
-    format!("What the servers and the programs have said is in {folder}; the seed is {seed}")
-}
-
-/// How often what was broken.
-fn break_things(
-    world: &World,
+/// Lets everything run, breaks it for so long, and waits until what was sent has arrived: how often
+/// what was broken.
+fn run<'scope>(
+    world: &'scope World,
+    scope: &'scope Scope<'scope, '_>,
     task: &Task,
     mut random: Rng,
     length: Duration,
 ) -> Result<BTreeMap<&'static str, u64>> {
-    let start = Instant::now();
+    let receivers = || {
+        let programs = world.programs.iter();
+        programs.filter(|program| program.role != Role::Send)
+    };
+    for program in receivers() {
+        scope.spawn(|| program.supervise(world));
+    }
+    world.send(scope)?;
+    let wait = |what: &str, done: fn(&Program) -> bool| {
+        let missing = || receivers().filter(|program| !done(program));
+        let missing = || missing().map(|program| program.name).collect::<Vec<_>>();
+        wait_until(LIMIT, || missing().is_empty())
+            .with_context(|| format!("{what} {:?}", missing()))
+    };
+    wait("not ready:", |program| program.waits.load(Relaxed))?;
+    // RabbitMQ forgets a quorum queue that is younger than half a second, if it is killed.
+    thread::sleep(Duration::from_secs(1));
+
+    let end = world.start.elapsed() + length;
+    let left = || end.saturating_sub(world.start.elapsed());
     let mut bag = Bag::default();
     let mut times = BTreeMap::new();
-    loop {
-        let pause = Duration::from_millis(random.u64(1000..6000));
-        thread::sleep(pause.min(length.saturating_sub(start.elapsed())));
+    while !left().is_zero() {
         world.tally().show(task);
-        let left = length.saturating_sub(start.elapsed());
-        if left.is_zero() {
-            return Ok(times);
-        }
-        let Some(fault) = bag.draw(&mut random, left) else {
+        thread::sleep(left().min(Duration::from_millis(random.u64(1000..6000))));
+        let Some(fault) = bag.draw(&mut random, left()) else {
             continue;
         };
-        let at = start.elapsed().as_secs_f64();
-        let to = (fault.inject)(world, &mut random).context(fault.what)?;
+        let at = world.start.elapsed().as_secs_f64();
+        let whom = fault.inject(world, &mut random).context(fault.what)?;
         *times.entry(fault.what).or_default() += 1;
-        let took = start.elapsed().as_secs_f64() - at;
-        let what = fault.what;
-        task.note(&format!("{at:6.1} s  {what} ({took:.1} s) {to}"));
-    }
-}
-
-/// Waits until each program has shown that it still works, and what was sent has arrived; then ends
-/// the programs.
-fn finish(world: &World) -> Result<()> {
-    let receivers = ["worker", "receive-", "admin"];
-    let worked = || {
-        let programs = world.programs.iter();
-        let ours = programs.filter(|program| {
-            let name = program.name;
-            receivers.iter().any(|receiver| name.starts_with(receiver))
-        });
-        ours.map(|program| (program.name, program.worked.load(Ordering::Relaxed)))
-    };
-    let before: BTreeMap<_, _> = worked().collect();
-    let answered = world.tally().likes.answered;
-    let idle = || {
-        let idle = worked().filter(|(name, count)| before.get(name) == Some(count));
-        idle.map(|(name, _)| name).collect::<Vec<_>>()
-    };
-    let all_work = || idle().is_empty() && world.tally().likes.answered > answered;
-    if wait_until(LIMIT, all_work).is_err() {
-        let wrong = format!("nothing was heard any more from {:?} (or main)", idle());
-        world.tally().wrong.push(wrong);
+        let took = world.start.elapsed().as_secs_f64() - at;
+        task.note(&format!("{at:6.1} s: {} {whom} ({took:.1} s)", fault.what));
     }
 
-    world.sending.store(false, Ordering::Relaxed);
-    let senders = ["new-task", "emit-", "request-"];
-    let sending = |name: &str| senders.iter().any(|sender| name.starts_with(sender));
-    let mut programs = world.programs.iter();
-    let _ = wait_until(LIMIT, || {
-        !programs
-            .clone()
-            .any(|program| sending(program.name) && program.is_running())
+    // Does each of them still work, now that nothing is broken any more?
+    task.say("waiting until all that was sent has arrived");
+    receivers().for_each(|program| program.worked.store(false, Relaxed));
+    wait("nothing more comes from", |program| {
+        program.role == Role::Other || program.worked.load(Relaxed)
+    })?;
+    world.sending.store(false, Relaxed);
+    let running = |program: &Program| program.is_running();
+    let senders = world
+        .programs
+        .iter()
+        .filter(|program| program.role == Role::Send);
+    wait_until(LIMIT, || !senders.clone().any(running))?;
+    let mut left = String::new();
+    let arrived = wait_until(LIMIT, || {
+        left = waiting(world).unwrap_or_else(|error| error.to_string());
+        left.is_empty()
     });
-    let begin = Instant::now();
-    while let Some(left) = left(world)? {
-        if begin.elapsed() > LIMIT {
-            world.tally().wrong.push(format!("still there: {left}"));
-            break;
-        }
+    if arrived.is_err() {
+        world.tally().wrong.push(format!("still there: {left}"));
     }
 
-    world.running.store(false, Ordering::Relaxed);
+    world.running.store(false, Relaxed);
     world.signal_all(Signal::SIGINT);
-    let ended = wait_until(LIMIT, || !programs.any(|program| program.is_running()));
-    if ended.is_err() {
-        let running = world.programs.iter().filter(|program| program.is_running());
-        let running: Vec<_> = running.map(|program| program.name).collect();
-        let wrong = format!("not ended by Ctrl-C: {running:?}");
-        world.tally().wrong.push(wrong);
-        world.signal_all(Signal::SIGKILL);
-    }
-    Ok(())
+    let ended = wait_until(LIMIT, || !receivers().any(running));
+    ended.context("Ctrl-C does not end all programs")?;
+    Ok(times)
 }
 
-/// What has not arrived yet.
-fn left(world: &World) -> Result<Option<String>> {
-    let outbox = "SELECT COUNT(*) FROM test_main.outbox";
-    let outbox = world.query::<u64>(outbox)?.into_iter().sum::<u64>();
-    if outbox > 0 {
-        return Ok(Some(format!("{outbox} events in the outbox of main")));
+/// What has not arrived yet; nothing, if all has.
+fn waiting(world: &World) -> Result<String> {
+    let events = "SELECT COUNT(*) FROM test_main.outbox HAVING COUNT(*) > 0";
+    if let [events] = world.query::<u64>(events)?[..] {
+        return Ok(format!("{events} events in the outbox of main"));
     }
+    let mut waiting = String::new();
     for vhost in ["/", PYTHON] {
-        let arguments = ["list_queues", "--vhost", vhost, "--no-table-headers"];
-        let columns = ["messages", "name"];
-        if vhost == PYTHON && world.program(PYTHON_CONSUMER).is_err() {
-            continue;
-        }
-        let queues = world.rabbitmqctl(&[&arguments[..], &columns].concat())?;
-        if let Some(queue) = queues.lines().find(|line| !line.starts_with("0\t")) {
-            return Ok(Some(format!("in {vhost} {queue}")));
+        let list = ["list_queues", "--vhost", vhost, "--no-table-headers"];
+        let queues = world.rabbitmqctl(&[&list[..], &["messages", "name"]].concat())?;
+        for queue in queues.lines().filter(|line| !line.starts_with("0\t")) {
+            waiting += &format!("{queue} in {vhost}; ");
         }
     }
-    Ok(None)
+    Ok(waiting)
 }
 
 /// The result: ours, and others to compare with.
 fn rows(world: &World) -> Result<(Vec<Row>, Vec<Row>)> {
-    let users = "tb_order GROUP BY user_id";
-    let orders = world.query(&format!("SELECT user_id, COUNT(*) FROM test.{users}"))?;
+    let orders = |database: &str| {
+        let count = "SELECT user_id, COUNT(*) FROM";
+        world.query(&format!("{count} {database}.tb_order GROUP BY user_id"))
+    };
     let likes = "SELECT
         (SELECT COUNT(*) FROM test_main.likes WHERE product_id = main.id), main.likes, admin.likes
         FROM test_main.products AS main JOIN test_admin.products AS admin ON admin.id = main.id";
@@ -268,16 +258,19 @@ fn rows(world: &World) -> Result<(Vec<Row>, Vec<Row>)> {
         "04 logs, topic",
         "04 logs, headers",
     ];
-    for ((logs, name), _) in tally.logs.iter().zip(names).zip(LOGS) {
-        ours.push(logs.row(name));
-    }
-    ours.push(tally.orders.row("05 orders", ORDERS, &orders));
+    ours.extend(
+        tally
+            .logs
+            .iter()
+            .zip(names)
+            .map(|(logs, name)| logs.row(name)),
+    );
+    ours.push(tally.orders.row("05 orders", ORDERS, &orders("test")?));
     ours.push(tally.likes.row(&likes));
     let mut others = Vec::new();
     if tally.python.sent > 0 {
-        let orders = world.query(&format!("SELECT user_id, COUNT(*) FROM {PYTHON}.{users}"))?;
         let what = "orders, a consumer in Python as in the document";
-        others.push(tally.python.row(what, PYTHON_ORDERS, &orders));
+        others.push(tally.python.row(what, PYTHON_ORDERS, &orders(PYTHON)?));
     }
     Ok((ours, others))
 }

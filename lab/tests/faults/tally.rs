@@ -60,6 +60,7 @@ pub struct Tally {
 }
 
 /// A line of the result.
+#[derive(Default)]
 pub struct Row {
     pub what: &'static str,
     pub sent: u64,
@@ -75,10 +76,7 @@ impl Row {
         Self {
             what,
             sent,
-            lost: 0,
-            doubled: 0,
-            again: None,
-            which: Vec::new(),
+            ..Self::default()
         }
     }
 

@@ -2,15 +2,16 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::path::PathBuf;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use lab::guard::Guard;
 use lab::instance::{Instance, Service};
 use lab::progress::Tasks;
@@ -21,6 +22,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::runtime::Runtime;
 
+use crate::programs::Role;
 use crate::tally::Tally;
 
 /// How long anything may take when nothing is broken, and how long a program that sends may take
@@ -41,45 +43,19 @@ pub struct World {
     /// At how many bytes RabbitMQ raises its alarms: of memory that it uses, of disk that is free.
     pub limits: [String; 2],
     pub start: Instant,
-    tally: Mutex<Tally>,
+    pub tally: Mutex<Tally>,
     /// Programs that send are started, and those that have ended are started again.
     pub sending: AtomicBool,
     pub running: AtomicBool,
 }
 
 impl World {
-    pub fn new(
-        instance: Instance,
-        guard: Guard,
-        tasks: Tasks,
-        folder: PathBuf,
-        programs: Vec<Program>,
-    ) -> Result<Self> {
-        let nodes = instance.management("nodes")?;
-        let limits = ["mem_limit", "disk_free_limit"].map(|limit| nodes[0][limit].to_string());
-        Ok(Self {
-            limits,
-            instance,
-            guard,
-            tasks,
-            runtime: tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?,
-            folder,
-            programs,
-            start: Instant::now(),
-            tally: Mutex::default(),
-            sending: AtomicBool::new(true),
-            running: AtomicBool::new(true),
-        })
-    }
-
     pub fn tally(&self) -> MutexGuard<'_, Tally> {
         lock(&self.tally)
     }
 
     pub fn sending(&self) -> bool {
-        self.sending.load(Ordering::Relaxed)
+        self.sending.load(Relaxed)
     }
 
     pub fn program(&self, name: &str) -> Result<&Program> {
@@ -101,13 +77,14 @@ impl World {
     pub fn rabbitmqctl(&self, arguments: &[&str]) -> Result<String> {
         let mut command = self.instance.rabbitmqctl()?;
         let output = command.arg("--quiet").args(arguments).output()?;
-        if !output.status.success() {
-            bail!(
-                "{command:?}: {}",
-                String::from_utf8_lossy(&output.stderr).trim()
-            );
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        let said =
+            [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());
+        ensure!(
+            output.status.success(),
+            "rabbitmqctl {arguments:?}: {said:?}"
+        );
+        let [printed, _] = said;
+        Ok(printed)
     }
 
     /// Keeps what a server has said. A server that is started again begins a new log.
@@ -128,44 +105,37 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a program does.
-pub enum Heard<'a> {
-    Line(&'a str),
-    Ended,
-}
-
 /// A program that is run again and again, one process at a time.
 pub struct Program {
-    /// The name of the program, and a number if it runs several times.
+    /// The name of its file, and a number if it runs several times.
     pub name: &'static str,
-    command: Box<dyn Fn() -> Command + Send + Sync>,
+    pub role: Role,
+    command: Command,
     group: Mutex<Option<Pid>>,
     log: Mutex<File>,
-    /// It waits for messages.
+    /// It has said that it waits for messages.
     pub waits: AtomicBool,
-    /// How many lines have told of something done: they begin with ` [x] `.
-    pub worked: AtomicU64,
+    /// It has told of something done.
+    pub worked: AtomicBool,
 }
 
 impl Program {
-    pub fn new(
-        name: &'static str,
-        folder: &std::path::Path,
-        command: impl Fn() -> Command + Send + Sync + 'static,
-    ) -> Result<Self> {
+    /// What it says is written into the folder.
+    pub fn new(name: &'static str, role: Role, command: Command, folder: &Path) -> Result<Self> {
         Ok(Self {
             name,
-            command: Box::new(command),
+            role,
+            command,
             group: Mutex::default(),
             log: Mutex::new(File::create(folder.join(format!("{name}.log")))?),
             waits: AtomicBool::new(false),
-            worked: AtomicU64::new(0),
+            worked: AtomicBool::new(false),
         })
     }
 
     /// Signals it, if it runs.
     pub fn signal(&self, signal: Signal) {
-        // With the lock held nobody asks how it has ended, so the number is not given to another process.
+        // With the lock held nobody asks how it has ended, so its number is not another process's yet.
         if let Some(group) = *lock(&self.group) {
             let _ = killpg(group, signal);
         }
@@ -175,89 +145,88 @@ impl Program {
         lock(&self.group).is_some()
     }
 
-    /// Runs it to its end: how it has ended, and its last line. A line must come within `limit`.
+    /// Runs it to its end: how it has ended, and its last line.
     fn run(
         &self,
         world: &World,
-        arguments: &[&str],
-        limit: Duration,
+        argument: Option<&str>,
         mut heard: impl FnMut(&str),
     ) -> Result<(ExitStatus, String)> {
-        let mut command = (self.command)();
-        command.args(arguments);
+        let mut command = Command::new(self.command.get_program());
+        command.args(self.command.get_args()).args(argument);
+        let variables = self.command.get_envs();
+        command.envs(variables.filter_map(|(name, value)| Some((name, value?))));
         let mut group = lock(&self.group);
-        if !world.running.load(Ordering::Relaxed) {
-            bail!("it is too late to start {}", self.name);
-        }
+        ensure!(
+            world.running.load(Relaxed),
+            "it is too late for {}",
+            self.name
+        );
         let mut terminal = Terminal::start(command, &world.guard)?;
         *group = Some(terminal.group());
         drop(group);
+        self.waits.store(false, Relaxed);
+        let limit = if self.role == Role::Send {
+            LIMIT
+        } else {
+            Duration::MAX
+        };
         let mut last = String::new();
-        let result = loop {
+        let end = loop {
             match terminal.line(limit) {
                 Ok(line) => {
                     let seconds = world.start.elapsed().as_secs_f64();
                     writeln!(lock(&self.log), "{seconds:9.3} {line}")?;
-                    if line.starts_with(" [x] ") {
-                        self.worked.fetch_add(1, Ordering::Relaxed);
-                    } else if line.starts_with(" [*] Waiting") {
-                        self.waits.store(true, Ordering::Relaxed);
-                    }
+                    self.waits
+                        .fetch_or(line.starts_with(" [*] Waiting"), Relaxed);
+                    self.worked.fetch_or(line.starts_with(" [x] "), Relaxed);
                     heard(&line);
                     last = line;
                 }
-                Err(RecvTimeoutError::Disconnected) => break Ok(()),
-                Err(RecvTimeoutError::Timeout) => break Err(()),
+                Err(end) => break end,
             }
         };
         *lock(&self.group) = None;
-        match result {
-            Ok(()) => Ok((terminal.wait(LIMIT)?, last)),
-            Err(()) => bail!("{} hangs, with {arguments:?}", self.name),
-        }
+        ensure!(end == RecvTimeoutError::Disconnected, "{} hangs", self.name);
+        Ok((terminal.wait(LIMIT)?, last))
     }
 
     /// Runs a program that sends something and ends: whether it has succeeded, and its last line.
-    pub fn send(&self, world: &World, arguments: &[&str]) -> (bool, String) {
-        let (status, last) = match self.run(world, arguments, LIMIT, |_| ()) {
-            Ok(ended) => ended,
-            Err(error) => {
-                world.tally().wrong.push(error.to_string());
-                return (false, String::new());
+    pub fn send(&self, world: &World, argument: &str) -> (bool, String) {
+        let ended = self.run(world, Some(argument), |_| ());
+        let (wrong, result) = match ended {
+            Ok((status, last)) if status.success() => (None, (true, last)),
+            Ok((status, last)) if status.code() == Some(1) && last.starts_with("Error: ") => {
+                (None, (false, last))
             }
+            Ok((status, last)) => (Some(format!("ended with {status}: {last}")), (false, last)),
+            Err(error) => (Some(error.to_string()), (false, String::new())),
         };
-        let said_why = status.code() == Some(1) && last.starts_with("Error: ");
-        if !(status.success() || said_why) {
-            let name = self.name;
-            let wrong = format!("{name} {arguments:?} ended with {status}: {last}");
+        if let Some(wrong) = wrong {
+            let wrong = format!("{} {argument}: {wrong}", self.name);
             world.tally().wrong.push(wrong);
         }
-        (status.success(), last)
+        result
     }
 
     /// Runs a program that goes on until Ctrl-C, and again whenever it ends, as a supervisor would.
-    /// It is one of `ours`, if it should not end once it is waiting for messages.
-    pub fn supervise(&self, world: &World, ours: bool, mut heard: impl FnMut(&mut Tally, Heard)) {
-        while world.running.load(Ordering::Relaxed) {
-            self.waits.store(false, Ordering::Relaxed);
-            let ended = self.run(world, &[], Duration::MAX, |line| {
-                heard(&mut world.tally(), Heard::Line(line));
+    pub fn supervise(&self, world: &World) {
+        let mut task = None;
+        while world.running.load(Relaxed) {
+            let ended = self.run(world, None, |line| {
+                self.role.hear(&mut world.tally(), &mut task, Some(line));
             });
-            let waited = self.waits.load(Ordering::Relaxed);
             let mut tally = world.tally();
-            heard(&mut tally, Heard::Ended);
-            let asked = !world.running.load(Ordering::Relaxed);
-            match ended {
-                Ok((status, last)) if ours && waited => {
-                    use std::os::unix::process::ExitStatusExt;
-                    let killed = status.signal() == Some(Signal::SIGKILL as i32);
-                    if !(killed || asked && status.success()) {
-                        let wrong = format!("{} ended with {status}: {last}", self.name);
-                        tally.wrong.push(wrong);
-                    }
-                }
-                Err(error) if !asked => tally.wrong.push(error.to_string()),
-                _ => {}
+            self.role.hear(&mut tally, &mut task, None);
+            // One that was just starting may not have found what it needs, and has said so.
+            if let Ok((status, last)) = ended
+                && self.role != Role::Other
+                && self.waits.load(Relaxed)
+                && status.signal() != Some(Signal::SIGKILL as i32)
+                && (world.running.load(Relaxed) || !status.success())
+            {
+                let wrong = format!("{} ended with {status}: {last}", self.name);
+                tally.wrong.push(wrong);
             }
             drop(tally);
             thread::sleep(DOWN);
