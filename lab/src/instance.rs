@@ -367,6 +367,13 @@ impl Instance {
         ))
     }
 
+    /// Signals a program of ours on this machine: SIGSTOP, for one, to make it stop answering.
+    pub fn signal(&self, service: Service, signal: Signal) {
+        if let Some(group) = self.group(service) {
+            group.signal(signal);
+        }
+    }
+
     /// Stops a service: cleanly, or as a power failure would.
     pub fn stop(&self, service: Service, kill: bool) -> Result<()> {
         match self.backend {

@@ -11,11 +11,15 @@ pub mod process;
 pub mod progress;
 pub mod readme;
 pub mod servers;
+pub mod terminal;
 pub mod url;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+
+use crate::process::{cargo, run};
+use crate::progress::Tasks;
 
 /// The root of the checkout.
 pub fn root() -> &'static Path {
@@ -50,6 +54,22 @@ pub fn package(folder: &Path) -> &str {
         .and_then(|name| name.to_str())
         .unwrap_or_default();
     name.split_once('-').map_or(name, |(_, package)| package)
+}
+
+/// Compiles the programs of all lessons as we are compiled ourselves: for debugging, or for speed.
+pub fn compile_lessons(tasks: &Tasks) -> Result<()> {
+    let task = tasks.start("Compiling the lessons");
+    let mut build = cargo();
+    build.current_dir(root()).args(["build", "--bins"]);
+    if !cfg!(debug_assertions) {
+        build.arg("--release");
+    }
+    for folder in lessons()? {
+        build.args(["--package", package(&folder)]);
+    }
+    run(&task, build)?;
+    task.done("Compiled the lessons");
+    Ok(())
 }
 
 /// The lessons that are meant by `01`, `1`, `hello` or `01-hello`; all, if nothing is.

@@ -49,6 +49,18 @@ enum Cmd {
         #[arg(long, conflicts_with = "names")]
         write: bool,
     },
+    /// Set up what is missing, then break everything at random while lessons 2 to 6 run: is anything lost?
+    ///
+    /// Programs are killed and paused, RabbitMQ and MySQL are, too, and restarted, blocked and slowed down;
+    /// connections are closed. What was sent is counted, and what has arrived.
+    Faults {
+        /// For how long
+        #[arg(long, default_value_t = 10.0)]
+        minutes: f64,
+        /// The seed of an earlier run, to have the same faults again
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Find or start RabbitMQ and MySQL, for working by hand
     Up,
     /// Stop what `up` has started
@@ -99,6 +111,7 @@ fn command(command: Cmd) -> Result<ExitCode> {
         Cmd::Play { lessons } => play(&lessons)?,
         Cmd::Test { arguments } => return test(&arguments),
         Cmd::Bench { names, write } => return bench(&names, write),
+        Cmd::Faults { minutes, seed } => return faults(minutes, seed),
         Cmd::Up => servers::up(&Tasks::default())?,
         Cmd::Down { wipe } => servers::down(wipe)?,
         Cmd::Status => servers::status()?,
@@ -127,6 +140,7 @@ fn command(command: Cmd) -> Result<ExitCode> {
 fn set_up(
     tasks: &Tasks,
     backend: Backend,
+    services: &[Service],
     packages: &[Package],
     what: &str,
     mut build: Command,
@@ -143,7 +157,7 @@ fn set_up(
             Ok(())
         });
         let started =
-            servers::install(packages, tasks).and_then(|()| instance.start(&Service::ALL, tasks));
+            servers::install(packages, tasks).and_then(|()| instance.start(services, tasks));
         match building.join() {
             Ok(built) => started.and(built),
             Err(_) => bail!("a thread of the lab has panicked"),
@@ -165,7 +179,8 @@ fn play(lessons: &[String]) -> Result<()> {
         Backend::Local => &servers::WITHOUT_DOCKER,
         Backend::Docker => &servers::WITH_DOCKER,
     };
-    let (instance, guard) = set_up(&tasks, backend, packages, "the lessons", build)?;
+    let services = &Service::ALL;
+    let (instance, guard) = set_up(&tasks, backend, services, packages, "the lessons", build)?;
 
     let colour = std::io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none();
     for folder in &folders {
@@ -210,6 +225,7 @@ fn test(arguments: &[String]) -> Result<ExitCode> {
     run_cargo(
         &["test", "--workspace"],
         "the tests",
+        &Service::ALL,
         &servers::TESTS,
         arguments,
     )
@@ -223,7 +239,22 @@ fn bench(names: &[Benchmark], write: bool) -> Result<ExitCode> {
     run_cargo(
         &["bench", "--workspace", "--bench", "course"],
         "the benchmark",
+        &Service::ALL,
         &servers::BENCHMARKS,
+        &arguments,
+    )
+}
+
+fn faults(minutes: f64, seed: Option<u64>) -> Result<ExitCode> {
+    let mut arguments = vec!["--".to_owned(), "--minutes".to_owned(), minutes.to_string()];
+    if let Some(seed) = seed {
+        arguments.extend(["--seed".to_owned(), seed.to_string()]);
+    }
+    run_cargo(
+        &["test", "--release", "--workspace", "--test", "faults"],
+        "the faults",
+        &[], // it breaks servers of its own
+        &servers::FAULTS,
         &arguments,
     )
 }
@@ -232,6 +263,7 @@ fn bench(names: &[Benchmark], write: bool) -> Result<ExitCode> {
 fn run_cargo(
     command: &[&str],
     what: &str,
+    services: &[Service],
     packages: &[Package],
     arguments: &[String],
 ) -> Result<ExitCode> {
@@ -239,7 +271,7 @@ fn run_cargo(
     let mut build = cargo();
     build.args(command).arg("--no-run");
     // Not with Docker: the tests pause them, read their logs and give them certificates.
-    let (instance, guard) = set_up(&tasks, Backend::Local, packages, what, build)?;
+    let (instance, guard) = set_up(&tasks, Backend::Local, services, packages, what, build)?;
     let status = cargo()
         .current_dir(root())
         .args(command)

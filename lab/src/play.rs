@@ -1,22 +1,19 @@
 //! Plays a README: runs its commands in as many terminals as it has, and compares every line.
 
 use std::collections::HashMap;
-use std::io::{self, BufRead, BufReader};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::thread;
+use std::process::Command;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use crate::guard::Guard;
 use crate::instance::{Instance, Ports};
-use crate::process::{wait_until, without_cargo};
+use crate::process::without_cargo;
 use crate::readme::{Action, Readme, Step, matches};
 use crate::root;
+use crate::terminal::Terminal;
 
 /// How long a terminal may take for its next line, and a program for its end.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -41,13 +38,12 @@ struct Player<'a> {
     show: &'a mut dyn FnMut(Shown),
     /// Shown when something happens below it.
     heading: Option<&'a str>,
-    running: HashMap<String, Program>,
+    running: HashMap<String, Program<'a>>,
 }
 
 /// A command in its terminal.
-struct Program {
-    child: Child,
-    lines: Receiver<String>,
+struct Program<'a> {
+    terminal: Terminal<'a>,
     /// Where the README starts it.
     line: usize,
     /// The README shows an error, so its exit code must say so too.
@@ -76,16 +72,10 @@ pub fn play(
         heading: None,
         running: HashMap::new(),
     };
-    let result = player.steps();
-    for (_, program) in player.running.drain() {
-        // Only after an error: what still runs has nobody to end it.
-        let _ = killpg(Pid::from_raw(program.child.id() as i32), Signal::SIGKILL);
-        guard.release(program.child.id());
-    }
-    result
+    player.steps()
 }
 
-impl Player<'_> {
+impl<'a> Player<'a> {
     fn steps(&mut self) -> Result<()> {
         let readme = self.readme;
         for (index, step) in readme.steps.iter().enumerate() {
@@ -124,7 +114,7 @@ impl Player<'_> {
         (self.show)(Shown::Line { terminal, text });
     }
 
-    fn program(&mut self, step: &Step) -> Result<&mut Program> {
+    fn program(&mut self, step: &Step) -> Result<&mut Program<'a>> {
         let at = self.readme.at(step.line);
         self.running
             .get_mut(&step.terminal)
@@ -135,12 +125,11 @@ impl Player<'_> {
         self.line(&step.terminal, key);
         let at = self.readme.at(step.line);
         let program = self.program(step)?;
-        killpg(Pid::from_raw(program.child.id() as i32), signal)
-            .with_context(|| format!("{at}: the program has ended by itself"))
+        let pressed = program.terminal.signal(signal);
+        pressed.with_context(|| format!("{at}: the program has ended by itself"))
     }
 
     fn run(&mut self, step: &Step, command: &str) -> Result<()> {
-        let (reader, writer) = io::pipe()?;
         let mut shell = Command::new("sh");
         shell
             .arg("-c")
@@ -166,28 +155,10 @@ impl Player<'_> {
                 format!("http://localhost:{}", self.instance.ports.admin),
             )
             .env(INSTANCE, &self.instance.folder)
-            .env("CARGO_TERM_QUIET", "true") // no `Finished`, no `Running`
-            .env("RUST_BACKTRACE", "0")
-            .stdin(Stdio::null())
-            .stdout(writer.try_clone()?)
-            .stderr(writer)
-            .process_group(0); // so that ^C reaches all of it and nothing else
+            .env("CARGO_TERM_QUIET", "true"); // no `Finished`, no `Running`
         without_cargo(&mut shell);
-        let child = shell
-            .spawn()
-            .with_context(|| format!("{}: cannot start `sh`", self.readme.at(step.line)))?;
-        drop(shell); // and with it our own ends of the pipe
-        self.guard.adopt(child.id());
-
-        let (sender, lines) = channel();
-        thread::spawn(move || {
-            for line in BufReader::new(reader).split(b'\n').map_while(Result::ok) {
-                let line = String::from_utf8_lossy(&line).into_owned();
-                if sender.send(line).is_err() {
-                    break;
-                }
-            }
-        });
+        let terminal =
+            Terminal::start(shell, self.guard).with_context(|| self.readme.at(step.line))?;
         let fails = self
             .readme
             .steps
@@ -202,8 +173,7 @@ impl Player<'_> {
             })
             .any(|error| error);
         let program = Program {
-            child,
-            lines,
+            terminal,
             line: step.line,
             fails,
             quit: false,
@@ -214,7 +184,7 @@ impl Player<'_> {
 
     fn expect(&mut self, step: &Step, expected: &str) -> Result<()> {
         let at = self.readme.at(step.line);
-        let line = match self.program(step)?.lines.recv_timeout(LIMIT) {
+        let line = match self.program(step)?.terminal.line(LIMIT) {
             Ok(line) => self.without_ports(&line),
             Err(RecvTimeoutError::Timeout) => {
                 bail!(
@@ -239,8 +209,7 @@ impl Player<'_> {
             return Ok(());
         };
         let at = self.readme.at(line);
-        let group = Pid::from_raw(program.child.id() as i32);
-        let result = match program.lines.recv_timeout(LIMIT) {
+        let result = match program.terminal.line(LIMIT) {
             Ok(line) => {
                 let line = self.without_ports(&line);
                 self.line(terminal, &line);
@@ -255,13 +224,10 @@ impl Player<'_> {
             Err(RecvTimeoutError::Disconnected) => Ok(()),
         };
         if result.is_err() {
-            let _ = killpg(group, Signal::SIGKILL);
+            let _ = program.terminal.signal(Signal::SIGKILL);
         }
-        wait_until(LIMIT, || !matches!(program.child.try_wait(), Ok(None)))
-            .with_context(|| format!("{at}: the program does not end"))?;
-        self.guard.release(program.child.id());
+        let status = program.terminal.wait(LIMIT).context(at)?;
         result?;
-        let status = program.child.wait()?;
         if !program.quit && status.success() == program.fails {
             let at = self.readme.at(program.line);
             bail!(

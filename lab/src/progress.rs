@@ -31,6 +31,14 @@ impl Tasks {
         }
     }
 
+    /// More of them, side by side with these, which leave no line behind.
+    pub fn quietly(&self) -> Self {
+        Self {
+            bars: self.bars.clone(),
+            quiet: true,
+        }
+    }
+
     pub fn start(&self, what: impl Into<String>) -> Task {
         let what = what.into();
         let bar = self.bars.add(ProgressBar::new_spinner());
@@ -75,9 +83,8 @@ impl Task {
         }
     }
 
-    /// It is done; `result` says what came of it.
-    pub fn done(self, result: &str) {
-        let line = format!("{result} ({:.0?})", self.started.elapsed());
+    /// Something that has happened on the way: a line that stays.
+    pub fn note(&self, line: &str) {
         if self.quiet {
             // a terminal has shown it for as long as it took
         } else if self.bar.is_hidden() {
@@ -85,6 +92,11 @@ impl Task {
         } else {
             self.bar.println(line);
         }
+    }
+
+    /// It is done; `result` says what came of it.
+    pub fn done(self, result: &str) {
+        self.note(&format!("{result} ({:.0?})", self.started.elapsed()));
         self.bar.finish_and_clear();
     }
 }

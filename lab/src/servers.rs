@@ -217,6 +217,9 @@ const NPM: Package = Package {
     is_installed: || find_program(&[], &["npm"]).is_some(),
 };
 
+/// What the fault suite needs.
+pub const FAULTS: [Package; 3] = [RABBITMQ, MYSQL, PIP];
+
 /// What benchmarks need.
 pub const BENCHMARKS: [Package; 4] = [RABBITMQ, MYSQL, PIP, NPM];
 

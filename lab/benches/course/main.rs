@@ -26,7 +26,6 @@ use lab::bench::Benchmark;
 use lab::guard::Guard;
 use lab::instance::Instance;
 use lab::play::INSTANCE;
-use lab::process::{cargo, run};
 use lab::progress::{Task, Tasks};
 use lapin::options::{QueueDeclareOptions, QueuePurgeOptions};
 use lapin::types::FieldTable;
@@ -64,12 +63,7 @@ fn main() -> Result<()> {
     let programs = env::temp_dir().join(format!("rabbitmq-course-bench-{}", std::process::id()));
     let guard = Guard::over(Path::new(env!("CARGO_BIN_EXE_lab")), &programs)?;
     let tasks = Tasks::default();
-    let task = tasks.start("Compiling the lessons");
-    let mut build = cargo();
-    build.current_dir(lab::root());
-    build.args(["build", "--release", "--workspace", "--bins"]);
-    run(&task, build)?;
-    task.done("Compiled the lessons");
+    lab::compile_lessons(&tasks)?;
     let mut bench = Bench {
         instance,
         guard,

@@ -2,8 +2,7 @@
 
 use lab::instance::Service;
 use lab::process::wait_until;
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use crate::support::{LIMIT, NONE, Servers, Terminal, breakable, lines, output, shared, vhost};
 
@@ -107,16 +106,15 @@ fn ctrl_c_ends_a_program_whose_broker_is_paused() {
     let servers = breakable();
     let url = servers.instance.amqp_url();
     let receivers = RECEIVERS.map(|(program, arguments)| receiver(program, arguments, &url));
-    let pid = std::fs::read_to_string(servers.instance.folder.join("rabbitmq.pid")).unwrap();
-    let group = Pid::from_raw(pid.split(' ').next().unwrap().parse().unwrap());
-    killpg(group, Signal::SIGSTOP).unwrap();
+    let rabbitmq = |signal| servers.instance.signal(Service::Rabbitmq, signal);
+    rabbitmq(Signal::SIGSTOP);
     let start = std::time::Instant::now();
     for receiver in &receivers {
         receiver.signal(Signal::SIGINT);
     }
     let codes = receivers.map(|receiver| receiver.finish().1.code());
     let waited = start.elapsed();
-    killpg(group, Signal::SIGCONT).unwrap();
+    rabbitmq(Signal::SIGCONT);
     assert_eq!(codes, [Some(0); RECEIVERS.len()]);
     assert!(waited < std::time::Duration::from_secs(10), "{waited:?}");
 }

@@ -2,11 +2,9 @@
 
 use std::env;
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::process::{Command, ExitStatus};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{LazyLock, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
@@ -14,15 +12,14 @@ use std::time::Duration;
 use lab::guard::Guard;
 use lab::instance::{Backend, Instance, Service};
 use lab::play::INSTANCE;
-use lab::process::{cargo, wait_until};
+use lab::process::wait_until;
 use lab::progress::Tasks;
-use lab::root;
+use lab::terminal;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use mysql_async::prelude::Queryable;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 pub const WAITING: &str = " [*] Waiting for messages. To exit press CTRL+C";
 pub const LOST: &str = " [!] Lost the connection to RabbitMQ. Reconnecting ...";
@@ -172,28 +169,13 @@ pub fn breakable() -> MutexGuard<'static, Servers> {
 
 /// The program of a lesson, compiled.
 pub fn program(name: &str) -> PathBuf {
-    static BUILD: LazyLock<()> = LazyLock::new(|| {
-        let lessons = lab::lessons().unwrap();
-        let packages = lessons
-            .iter()
-            .flat_map(|folder| ["--package", lab::package(folder)]);
-        let status = cargo()
-            .current_dir(root())
-            .args(["build", "--quiet", "--bins"])
-            .args(packages)
-            .status()
-            .unwrap();
-        assert!(status.success(), "the lessons do not compile");
-    });
+    static BUILD: LazyLock<()> = LazyLock::new(|| lab::compile_lessons(&Tasks::quiet()).unwrap());
     LazyLock::force(&BUILD);
     lab().with_file_name(name)
 }
 
 /// A program in a terminal of its own.
-pub struct Terminal {
-    child: Child,
-    lines: Receiver<Vec<u8>>,
-}
+pub struct Terminal(terminal::Terminal<'static>);
 
 impl Terminal {
     /// Starts a program of a lesson with this broker and this database.
@@ -213,33 +195,14 @@ impl Terminal {
         Self::start(command)
     }
 
-    pub fn start(mut command: Command) -> Self {
-        let (reader, writer) = std::io::pipe().unwrap();
-        let child = command
-            .env("RUST_BACKTRACE", "0")
-            .stdin(Stdio::null())
-            .stdout(writer.try_clone().unwrap())
-            .stderr(writer)
-            .process_group(0)
-            .spawn()
-            .unwrap();
-        drop(command); // and with it our own ends of the pipe
-        PROGRAMS.adopt(child.id());
-        let (sender, lines) = channel();
-        thread::spawn(move || {
-            for line in BufReader::new(reader).split(b'\n').map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    break;
-                }
-            }
-        });
-        Self { child, lines }
+    pub fn start(command: Command) -> Self {
+        Self(terminal::Terminal::start(command, &PROGRAMS).unwrap())
     }
 
     /// The next line; `None` at the end of the program.
     pub fn line(&self) -> Option<String> {
-        match self.lines.recv_timeout(LIMIT) {
-            Ok(line) => Some(String::from_utf8(line).unwrap()),
+        match self.0.line(LIMIT) {
+            Ok(line) => Some(line),
             Err(RecvTimeoutError::Disconnected) => None,
             Err(RecvTimeoutError::Timeout) => panic!("no line within {LIMIT:?}"),
         }
@@ -247,8 +210,7 @@ impl Terminal {
 
     /// The next line, unless it does not come in this time or the program has ended.
     pub fn line_within(&self, limit: Duration) -> Option<String> {
-        let line = self.lines.recv_timeout(limit).ok()?;
-        Some(String::from_utf8(line).unwrap())
+        self.0.line(limit).ok()
     }
 
     pub fn expect(&self, expected: &str) {
@@ -265,19 +227,17 @@ impl Terminal {
     }
 
     pub fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
+        self.0.signal(signal).unwrap();
     }
 
     pub fn has_ended(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_some()
+        self.0.has_ended()
     }
 
     /// The lines that are left, and how it ended.
     pub fn finish(mut self) -> (Vec<String>, ExitStatus) {
         let lines = std::iter::from_fn(|| self.line()).collect();
-        wait_until(LIMIT, || self.child.try_wait().unwrap().is_some()).unwrap();
-        PROGRAMS.release(self.child.id());
-        (lines, self.child.wait().unwrap())
+        (lines, self.0.wait(LIMIT).unwrap())
     }
 
     /// Ctrl-C: it must end with exit code 0, and say nothing more than what it has done.
@@ -296,13 +256,6 @@ impl Terminal {
         let (lines, status) = self.finish();
         assert_eq!(lines, [""; 0]);
         assert_eq!(status.code(), Some(0), "{status}");
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

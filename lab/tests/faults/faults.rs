@@ -1,0 +1,180 @@
+//! What is broken, and how it is made whole again.
+
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use fastrand::Rng;
+use lab::instance::Service::{self, Mysql, Rabbitmq};
+use lab::process::wait_until;
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+use nix::sys::signal::Signal::{self, SIGCONT, SIGKILL, SIGSTOP};
+
+use crate::programs::{PYTHON, PYTHON_CONSUMER};
+use crate::world::{LIMIT, World};
+
+pub struct Fault {
+    pub what: &'static str,
+    /// How often it comes before all others have come as often as they should.
+    times: usize,
+    /// How long it takes at least and at most, in seconds.
+    seconds: (f64, f64),
+    how: How,
+}
+
+enum How {
+    /// Of one of the programs whose names begin so.
+    Kill(&'static str),
+    /// Of one of the programs.
+    Pause,
+    Restart(Service, bool),
+    PauseServer(Service),
+    CloseConnections(Service),
+    /// What sets the limit, a limit that is exceeded, and the usual one in [`World::limits`].
+    Alarm(&'static [&'static str], &'static str, usize),
+    LockTables,
+}
+use How::{Alarm, CloseConnections, Kill, LockTables, Pause, PauseServer, Restart};
+
+const fn fault(what: &'static str, times: usize, seconds: (f64, f64), how: How) -> Fault {
+    Fault {
+        what,
+        times,
+        seconds,
+        how,
+    }
+}
+
+const AT_ONCE: (f64, f64) = (0.0, 0.0);
+/// Longer than two heartbeats: then both ends of a connection give it up.
+const LONG: (f64, f64) = (11.0, 13.0);
+const MEMORY: &[&str] = &["set_vm_memory_high_watermark", "absolute"];
+const DISK: &[&str] = &["set_disk_free_limit"];
+
+#[rustfmt::skip] // a table
+const FAULTS: [Fault; 17] = [
+    fault("a worker: kill -9", 1, AT_ONCE, Kill("worker")),
+    fault("a receive-logs: kill -9", 1, AT_ONCE, Kill("receive-logs")),
+    fault("a receive-orders: kill -9", 2, AT_ONCE, Kill("receive-orders")),
+    fault("admin: kill -9", 1, AT_ONCE, Kill("admin")),
+    fault("main: kill -9", 1, AT_ONCE, Kill("main")),
+    fault("a program: paused", 3, (0.0, 3.0), Pause),
+    fault("a program: paused for two heartbeats", 1, LONG, Pause),
+    fault("RabbitMQ: kill -9, started again", 1, (7.0, 15.0), Restart(Rabbitmq, true)),
+    fault("RabbitMQ: stopped, started again", 1, (10.0, 20.0), Restart(Rabbitmq, false)),
+    fault("RabbitMQ: paused for two heartbeats", 1, LONG, PauseServer(Rabbitmq)),
+    fault("RabbitMQ: all connections closed", 2, (1.0, 3.0), CloseConnections(Rabbitmq)),
+    fault("RabbitMQ: alarm, memory", 1, (2.0, 8.0), Alarm(MEMORY, "1", 0)),
+    fault("RabbitMQ: alarm, disk", 1, (2.0, 8.0), Alarm(DISK, "1000000000000000", 1)),
+    fault("MySQL: kill -9, started again", 2, (1.0, 3.0), Restart(Mysql, true)),
+    fault("MySQL: paused", 1, (2.0, 8.0), PauseServer(Mysql)),
+    fault("MySQL: tables locked", 1, (2.0, 8.0), LockTables),
+    fault("MySQL: all connections closed", 2, AT_ONCE, CloseConnections(Mysql)),
+];
+
+/// Faults in random order: none comes more often than it should before the others have come.
+#[derive(Default)]
+pub struct Bag(Vec<&'static Fault>);
+
+impl Bag {
+    /// The next one that does not take longer than that.
+    pub fn draw(&mut self, random: &mut Rng, left: Duration) -> Option<&'static Fault> {
+        if self.0.is_empty() {
+            let all = FAULTS.iter();
+            self.0 = all.flat_map(|fault| vec![fault; fault.times]).collect();
+            random.shuffle(&mut self.0);
+        }
+        let fits = |fault: &&Fault| fault.seconds.1 <= left.as_secs_f64();
+        let index = self.0.iter().position(fits)?;
+        Some(self.0.remove(index))
+    }
+}
+
+impl Fault {
+    /// Breaks it and makes it whole again; says which program it was, if there are several.
+    pub fn inject(&self, world: &World, random: &mut Rng) -> Result<&'static str> {
+        let (least, most) = self.seconds;
+        let time = Duration::from_secs_f64(least + random.f64() * (most - least));
+        match self.how {
+            Kill(name) => {
+                let name = choose(world, random, &[name])?;
+                signal(world, name, SIGKILL)?;
+                return Ok(name);
+            }
+            Pause => {
+                let names = ["worker", "receive-", "request-orders", "admin", "main"];
+                let name = choose(world, random, &names)?;
+                signal(world, name, SIGSTOP)?;
+                thread::sleep(time);
+                signal(world, name, SIGCONT)?;
+                return Ok(name);
+            }
+            Restart(service, kill) => {
+                world.instance.stop(service, kill)?;
+                world.keep_log(service)?;
+                world.instance.start(&[service], &world.tasks.quietly())?;
+            }
+            PauseServer(service) => {
+                world.instance.signal(service, SIGSTOP);
+                thread::sleep(time);
+                world.instance.signal(service, SIGCONT);
+            }
+            CloseConnections(Rabbitmq) => {
+                world.rabbitmqctl(&["close_all_connections", "--global", "a fault"])?;
+            }
+            CloseConnections(Mysql) => {
+                let all = "SELECT id FROM information_schema.processlist";
+                for id in world.query::<u64>(all)? {
+                    let _ = world.query::<u64>(&format!("KILL {id}")); // it may be gone already
+                }
+            }
+            Alarm(command, limit, usual) => {
+                let healthy = || world.instance.management("health/checks/alarms").is_ok();
+                world.rabbitmqctl(&[command, &[limit]].concat())?;
+                wait_until(LIMIT, || !healthy()).context("there is no alarm")?;
+                thread::sleep(time);
+                world.rabbitmqctl(&[command, &[&world.limits[usual]]].concat())?;
+                wait_until(LIMIT, healthy).context("the alarm does not end")?;
+            }
+            LockTables => {
+                let tables = format!(
+                    "SELECT CONCAT(table_schema, '.', table_name, ' WRITE')
+                     FROM information_schema.tables
+                     WHERE table_schema IN ('test', 'test_admin', 'test_main', '{PYTHON}')"
+                );
+                let tables: Vec<String> = world.query(&tables)?;
+                world.runtime.block_on(async {
+                    let mut connection = Conn::from_url(world.instance.mysql_url()).await?;
+                    let lock = format!("LOCK TABLES {}", tables.join(", "));
+                    connection.query_drop(lock).await?;
+                    thread::sleep(time);
+                    connection.query_drop("UNLOCK TABLES").await?;
+                    connection.disconnect().await
+                })?;
+            }
+        }
+        Ok("")
+    }
+}
+
+fn choose(world: &World, random: &mut Rng, names: &[&str]) -> Result<&'static str> {
+    let named = |name: &str| names.iter().any(|start| name.starts_with(start));
+    let programs = world.programs.iter().filter(|program| program.is_running());
+    let programs = programs
+        .map(|program| program.name)
+        .filter(|name| named(name));
+    let name = random.choice(programs.collect::<Vec<_>>());
+    name.with_context(|| format!("no {names:?} runs"))
+}
+
+/// What happens to a `receive-orders` happens to the consumer in Python, too.
+fn signal(world: &World, name: &str, signal: Signal) -> Result<()> {
+    world.program(name)?.signal(signal);
+    if name.starts_with("receive-orders")
+        && let Ok(python) = world.program(PYTHON_CONSUMER)
+    {
+        python.signal(signal);
+    }
+    Ok(())
+}

@@ -1,0 +1,276 @@
+//! Lessons 2 to 6 all at once, while everything they use is broken at random: nothing may be lost, and
+//! nothing doubled. `cargo lab faults` does it for ten minutes, `cargo lab test` for less than one.
+//!
+//! The servers are its own, so that they can be broken beside other tests.
+
+mod faults;
+mod programs;
+mod tally;
+mod world;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::{self, Scope};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use fastrand::Rng;
+use lab::guard::Guard;
+use lab::instance::{Backend, Instance, Service};
+use lab::process::wait_until;
+use lab::progress::{Task, Tasks};
+use nix::sys::signal::Signal;
+
+use crate::faults::Bag;
+use crate::programs::{ORDERS, PYTHON, PYTHON_ORDERS, Role, programs};
+use crate::tally::{Row, table};
+use crate::world::{LIMIT, Program, World};
+
+/// How long things are broken, if nobody says how long.
+const SHORT: Duration = Duration::from_secs(45);
+
+/// At most so many of the lost and the doubled are shown.
+const SHOWN: usize = 20;
+
+struct Args {
+    length: Duration,
+    seed: u64,
+}
+
+impl Args {
+    /// cargo gives each test the same arguments: the name of a test, and flags of a harness that we do
+    /// not have. `None` if another test is meant.
+    fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Self>> {
+        let mut args = Self {
+            length: SHORT,
+            seed: fastrand::u64(..),
+        };
+        let (mut names, mut list) = (Vec::new(), false);
+        while let Some(argument) = arguments.next() {
+            let mut value = || arguments.next().context("a value is missing");
+            match argument.as_str() {
+                "--minutes" => {
+                    args.length = Duration::from_secs_f64(60.0 * value()?.parse::<f64>()?)
+                }
+                "--seed" => args.seed = value()?.parse()?,
+                "--list" => list = true,
+                "--ignored" => return Ok(None),
+                "--skip" if "faults".contains(&value()?) => return Ok(None),
+                "--test-threads" | "--format" | "--color" | "--logfile" | "-Z" => drop(value()?),
+                flag if flag.starts_with('-') => {}
+                _ => names.push(argument),
+            }
+        }
+        if !names.is_empty() && !names.iter().any(|name| "faults".contains(name.as_str())) {
+            return Ok(None);
+        }
+        if list {
+            println!("faults: test");
+            return Ok(None);
+        }
+        Ok(Some(args))
+    }
+}
+
+fn main() -> Result<ExitCode> {
+    let Some(Args { length, seed }) = Args::parse(std::env::args().skip(1))? else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    ensure!(
+        Service::all_installed(),
+        "RabbitMQ and MySQL are not installed: run `cargo lab faults`, which installs them"
+    );
+    let world = world()?;
+    println!("Seed: {seed}");
+    let task = world.tasks.start("Breaking things");
+    let done = thread::scope(|scope| {
+        let done = run(&world, scope, &task, Rng::with_seed(seed), length);
+        // The threads end when their programs do.
+        world.sending.store(false, Relaxed);
+        world.running.store(false, Relaxed);
+        if done.is_err() {
+            world.signal_all(Signal::SIGKILL);
+        }
+        done
+    });
+    for service in Service::ALL {
+        world.keep_log(service)?;
+    }
+    task.done("Broke things");
+    let folder = world.folder.display();
+    let said = format!("What servers and programs have said is in {folder}; the seed is {seed}");
+    let faults = done.with_context(|| said.clone())?;
+    let (ours, others) = rows(&world)?;
+    println!("{}\nSeed: {seed}", table(&faults, &ours, &others));
+    let tally = world.tally();
+    let wrong = ours.iter().flat_map(|row| &row.which).chain(&tally.wrong);
+    for what in wrong.clone().take(SHOWN) {
+        println!("Wrong: {what}");
+    }
+    let count = wrong.count();
+    if count > 0 {
+        println!("{count} in all. {said}");
+        return Ok(ExitCode::FAILURE);
+    }
+    fs::remove_dir_all(&world.folder)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Servers of our own, and what is to run with them.
+fn world() -> Result<World> {
+    let tasks = Tasks::default();
+    lab::compile_lessons(&tasks)?;
+    let instance = Instance::temporary(Backend::Local)?;
+    let guard = Guard::over(Path::new(env!("CARGO_BIN_EXE_lab")), &instance.folder)?;
+    instance.start(&Service::ALL, &tasks)?;
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults");
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder)?;
+    let nodes = instance.management("nodes")?;
+    let world = World {
+        programs: programs(&instance, &folder, &tasks)?,
+        limits: ["mem_limit", "disk_free_limit"].map(|limit| nodes[0][limit].to_string()),
+        instance,
+        guard,
+        tasks,
+        runtime: tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?,
+        folder,
+        start: Instant::now(),
+        tally: Mutex::default(),
+        sending: AtomicBool::new(true),
+        running: AtomicBool::new(true),
+    };
+    world.query::<u64>(&format!("CREATE DATABASE {PYTHON}"))?;
+    Ok(world)
+}
+
+/// Lets everything run, breaks it for so long, and waits until what was sent has arrived: how often
+/// what was broken.
+fn run<'scope>(
+    world: &'scope World,
+    scope: &'scope Scope<'scope, '_>,
+    task: &Task,
+    mut random: Rng,
+    length: Duration,
+) -> Result<BTreeMap<&'static str, u64>> {
+    let receivers = || {
+        let programs = world.programs.iter();
+        programs.filter(|program| program.role != Role::Send)
+    };
+    for program in receivers() {
+        scope.spawn(|| program.supervise(world));
+    }
+    world.send(scope)?;
+    let wait = |what: &str, done: fn(&Program) -> bool| {
+        let missing = || receivers().filter(|program| !done(program));
+        let missing = || missing().map(|program| program.name).collect::<Vec<_>>();
+        wait_until(LIMIT, || missing().is_empty())
+            .with_context(|| format!("{what} {:?}", missing()))
+    };
+    wait("not ready:", |program| program.waits.load(Relaxed))?;
+    // RabbitMQ forgets a quorum queue that is younger than half a second, if it is killed.
+    thread::sleep(Duration::from_secs(1));
+
+    let end = world.start.elapsed() + length;
+    let left = || end.saturating_sub(world.start.elapsed());
+    let mut bag = Bag::default();
+    let mut times = BTreeMap::new();
+    while !left().is_zero() {
+        world.tally().show(task);
+        thread::sleep(left().min(Duration::from_millis(random.u64(1000..6000))));
+        let Some(fault) = bag.draw(&mut random, left()) else {
+            continue;
+        };
+        let at = world.start.elapsed().as_secs_f64();
+        let whom = fault.inject(world, &mut random).context(fault.what)?;
+        *times.entry(fault.what).or_default() += 1;
+        let took = world.start.elapsed().as_secs_f64() - at;
+        task.note(&format!("{at:6.1} s: {} {whom} ({took:.1} s)", fault.what));
+    }
+
+    // Does each of them still work, now that nothing is broken any more?
+    task.say("waiting until all that was sent has arrived");
+    receivers().for_each(|program| program.worked.store(false, Relaxed));
+    wait("nothing more comes from", |program| {
+        program.role == Role::Other || program.worked.load(Relaxed)
+    })?;
+    world.sending.store(false, Relaxed);
+    let running = |program: &Program| program.is_running();
+    let senders = world
+        .programs
+        .iter()
+        .filter(|program| program.role == Role::Send);
+    wait_until(LIMIT, || !senders.clone().any(running))?;
+    let mut left = String::new();
+    let arrived = wait_until(LIMIT, || {
+        left = waiting(world).unwrap_or_else(|error| error.to_string());
+        left.is_empty()
+    });
+    if arrived.is_err() {
+        world.tally().wrong.push(format!("still there: {left}"));
+    }
+
+    world.running.store(false, Relaxed);
+    world.signal_all(Signal::SIGINT);
+    let ended = wait_until(LIMIT, || !receivers().any(running));
+    ended.context("Ctrl-C does not end all programs")?;
+    Ok(times)
+}
+
+/// What has not arrived yet; nothing, if all has.
+fn waiting(world: &World) -> Result<String> {
+    let events = "SELECT COUNT(*) FROM test_main.outbox HAVING COUNT(*) > 0";
+    if let [events] = world.query::<u64>(events)?[..] {
+        return Ok(format!("{events} events in the outbox of main"));
+    }
+    let mut waiting = String::new();
+    for vhost in ["/", PYTHON] {
+        let list = ["list_queues", "--vhost", vhost, "--no-table-headers"];
+        let queues = world.rabbitmqctl(&[&list[..], &["messages", "name"]].concat())?;
+        for queue in queues.lines().filter(|line| !line.starts_with("0\t")) {
+            waiting += &format!("{queue} in {vhost}; ");
+        }
+    }
+    Ok(waiting)
+}
+
+/// The result: ours, and others to compare with.
+fn rows(world: &World) -> Result<(Vec<Row>, Vec<Row>)> {
+    let orders = |database: &str| {
+        let count = "SELECT user_id, COUNT(*) FROM";
+        world.query(&format!("{count} {database}.tb_order GROUP BY user_id"))
+    };
+    let likes = "SELECT
+        (SELECT COUNT(*) FROM test_main.likes WHERE product_id = main.id), main.likes, admin.likes
+        FROM test_main.products AS main JOIN test_admin.products AS admin ON admin.id = main.id";
+    let likes = world.query(likes)?;
+    let tally = world.tally();
+    let mut ours = vec![tally.tasks.row()];
+    let names = [
+        "03 logs",
+        "04 logs, direct",
+        "04 logs, topic",
+        "04 logs, headers",
+    ];
+    ours.extend(
+        tally
+            .logs
+            .iter()
+            .zip(names)
+            .map(|(logs, name)| logs.row(name)),
+    );
+    ours.push(tally.orders.row("05 orders", ORDERS, &orders("test")?));
+    ours.push(tally.likes.row(&likes));
+    let mut others = Vec::new();
+    if tally.python.sent > 0 {
+        let what = "orders, a consumer in Python as in the document";
+        others.push(tally.python.row(what, PYTHON_ORDERS, &orders(PYTHON)?));
+    }
+    Ok((ours, others))
+}

@@ -1,0 +1,264 @@
+//! Which programs run, who feeds them, and what their lines mean.
+
+use std::io::ErrorKind;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::{self, Scope};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use lab::instance::Instance;
+use lab::progress::Tasks;
+use lab::{peers, root};
+
+use crate::tally::{Orders, Tally};
+use crate::world::{Program, World};
+
+/// Connections are lost after a silence of ten seconds.
+const HEARTBEAT: &str = "?heartbeat=5";
+
+/// The consumer in Python has a virtual host and a database of this name.
+pub const PYTHON: &str = "test_python";
+pub const PYTHON_CONSUMER: &str = "consumer in Python";
+const PYTHON_FEED: &str = "request-orders for Python";
+
+/// How many orders are sent at a time, and how often at most. Debug programs are slower.
+pub const ORDERS: u64 = if cfg!(debug_assertions) {
+    2_000
+} else {
+    10_000
+};
+pub const PYTHON_ORDERS: u64 = if cfg!(debug_assertions) { 100 } else { 500 };
+const EVERY: Duration = Duration::from_secs(2);
+
+/// Lessons 3 and 4: who emits, with what besides the line, and who receives, with what.
+#[rustfmt::skip] // a table
+pub const LOGS: [(&str, &[&str], &str, &[&str]); 4] = [
+    ("emit-log", &[], "receive-logs", &[]),
+    ("emit-log-direct", &["error"], "receive-logs-direct", &["error"]),
+    ("emit-log-topic", &["kern.error"], "receive-logs-topic", &["kern.*"]),
+    ("emit-log-headers", &["level=error"], "receive-logs-headers", &["any", "level=error"]),
+];
+
+/// What a program is there for.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Role {
+    Send,
+    Work,
+    /// Receives the lines of one of [`LOGS`].
+    Logs(usize),
+    Store,
+    Serve,
+    /// To compare with.
+    Other,
+}
+
+/// All programs. Those for Python are left out if its packages cannot be had.
+pub fn programs(instance: &Instance, folder: &Path, tasks: &Tasks) -> Result<Vec<Program>> {
+    let mut programs = Vec::new();
+    let lesson = |name: &'static str, amqp_url: String, arguments: &[&str]| {
+        let ports = instance.ports;
+        let [admin, main] = [ports.admin, ports.main].map(|port| format!("127.0.0.1:{port}"));
+        let file = name.split(' ').next().unwrap_or(name);
+        let mut command = Command::new(Path::new(env!("CARGO_BIN_EXE_lab")).with_file_name(file));
+        command
+            .args(arguments)
+            .env("AMQP_URL", amqp_url + HEARTBEAT);
+        command.env("MYSQL_URL", instance.mysql_url());
+        command.env("ADMIN_URL", format!("http://{admin}"));
+        command.env("ADMIN_LISTEN", admin).env("MAIN_LISTEN", main);
+        command
+    };
+    let broken = &["--break-connection", "0.05"];
+    for (name, role, arguments) in [
+        ("new-task", Role::Send, &[][..]),
+        ("worker 1", Role::Work, &[]),
+        ("worker 2", Role::Work, &[]),
+        ("request-orders", Role::Send, &[]),
+        ("receive-orders 1", Role::Store, broken),
+        ("receive-orders 2", Role::Store, broken),
+        ("admin", Role::Serve, &["--users", "4000000000"]),
+        ("main", Role::Serve, &[]),
+    ] {
+        let command = lesson(name, instance.amqp_url(), arguments);
+        programs.push(Program::new(name, role, command, folder)?);
+    }
+    for (index, (emit, emitted, receive, received)) in LOGS.into_iter().enumerate() {
+        let command = lesson(emit, instance.amqp_url(), emitted);
+        programs.push(Program::new(emit, Role::Send, command, folder)?);
+        let command = lesson(receive, instance.amqp_url(), received);
+        programs.push(Program::new(receive, Role::Logs(index), command, folder)?);
+    }
+
+    let url = instance.create_vhost(PYTHON)?;
+    let packages = ["pika==1.3.2", "PyMySQL[rsa]==1.1.2"];
+    match peers::python(Path::new(env!("CARGO_TARGET_TMPDIR")), &packages, tasks) {
+        Err(error) => println!("There is no consumer in Python to compare with: {error:#}"),
+        Ok(mut python) => {
+            let command = lesson(PYTHON_FEED, url.clone(), &[]);
+            programs.push(Program::new(PYTHON_FEED, Role::Send, command, folder)?);
+            python.arg(root().join("lab/peers/seed_orders.py"));
+            let port = instance.ports.mysql.to_string();
+            python.args(["localhost", &port, PYTHON, "0.001"]);
+            python.env("AMQP_URL", url + HEARTBEAT);
+            programs.push(Program::new(PYTHON_CONSUMER, Role::Other, python, folder)?);
+        }
+    }
+    Ok(programs)
+}
+
+impl World {
+    /// Starts those who send, for as long as something is to be sent.
+    pub fn send<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) -> Result<()> {
+        let new_task = self.program("new-task")?;
+        scope.spawn(|| self.send_tasks(new_task));
+        let emitters: Result<Vec<_>> = LOGS.iter().map(|logs| self.program(logs.0)).collect();
+        let emitters = emitters?;
+        scope.spawn(move || self.send_logs(&emitters));
+        let request = self.program("request-orders")?;
+        scope.spawn(|| self.send_orders(request, ORDERS, |tally| &mut tally.orders));
+        if let Ok(feed) = self.program(PYTHON_FEED) {
+            scope.spawn(|| self.send_orders(feed, PYTHON_ORDERS, |tally| &mut tally.python));
+        }
+        for _ in 0..2 {
+            scope.spawn(|| self.send_likes());
+        }
+        Ok(())
+    }
+
+    /// A task that may not have arrived is sent again, under a new number.
+    fn send_tasks(&self, new_task: &Program) {
+        for number in (0..).take_while(|_| self.sending()) {
+            let work = if number % 40 == 0 { " ." } else { "" };
+            let sent = new_task.send(self, &format!("{number}{work}")).0;
+            if sent {
+                self.tally().tasks.sent.insert(number);
+            }
+            pause(sent);
+        }
+    }
+
+    fn send_logs(&self, emitters: &[&Program]) {
+        for number in (0..).take_while(|_| self.sending()) {
+            for (emit, index) in emitters.iter().zip(0..) {
+                let sent = emit.send(self, &number.to_string()).0;
+                if sent {
+                    self.tally().logs[index].sent.insert(number);
+                }
+                pause(sent);
+            }
+        }
+    }
+
+    fn send_orders(&self, request: &Program, users: u64, orders: fn(&mut Tally) -> &mut Orders) {
+        while self.sending() {
+            let begin = Instant::now();
+            if self.takes(users) {
+                let (sent, line) = request.send(self, &users.to_string());
+                let mut tally = self.tally();
+                if sent {
+                    orders(&mut tally).sent += users;
+                    orders(&mut tally).rounds += 1;
+                } else if !line.starts_with("Error: cannot connect") {
+                    // Nobody knows then which of the orders have arrived.
+                    let wrong = format!("{} gave up: {line}", request.name);
+                    tally.wrong.push(wrong);
+                }
+            }
+            pause(false);
+            thread::sleep(EVERY.saturating_sub(begin.elapsed()));
+        }
+    }
+
+    /// Python gets no more than it can take. The first orders declare its queue.
+    fn takes(&self, users: u64) -> bool {
+        let queue = format!("queues/{PYTHON}/orders");
+        let first = self.tally().python.sent == 0;
+        users != PYTHON_ORDERS
+            || first
+            || self.instance.management(&queue).is_ok_and(|queue| {
+                queue["messages"].as_u64().unwrap_or_default() <= 4 * PYTHON_ORDERS
+            })
+    }
+
+    fn send_likes(&self) {
+        let agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(30)));
+        let agent = ureq::Agent::new_with_config(agent.build());
+        let port = self.instance.ports.main;
+        let main = self.programs.iter().find(|program| program.name == "main");
+        while self.sending() {
+            let product = fastrand::u32(1..=3);
+            let url = format!("http://127.0.0.1:{port}/api/products/{product}/like");
+            let answer = agent.post(url).send_empty().and_then(|mut answer| {
+                let text = answer.body_mut().read_to_string()?;
+                Ok((answer.status().as_u16(), text))
+            });
+            let mut tally = self.tally();
+            let answered = matches!(answer, Ok((200, _)));
+            match answer {
+                Ok((200, _)) => tally.likes.answered += 1,
+                // Its transaction may be committed, and only what MySQL said of it be lost.
+                Ok((503, text)) if text.contains("the database") => tally.likes.unsure += 1,
+                // admin is away; this user likes it already; main has not heard of the product yet
+                Ok((503 | 400 | 404, _)) => {}
+                Ok(other) => tally.wrong.push(format!("a like was answered {other:?}")),
+                Err(ureq::Error::Io(error)) if error.kind() == ErrorKind::ConnectionRefused => {}
+                Err(_) => tally.likes.unsure += 1,
+            }
+            drop(tally);
+            main.inspect(|main| _ = main.worked.fetch_or(answered, Relaxed));
+            pause(answered);
+        }
+    }
+}
+
+/// Before the next one: a moment, or longer if something is broken.
+fn pause(sent: bool) {
+    thread::sleep(Duration::from_millis(if sent { 20 } else { 200 }));
+}
+
+impl Role {
+    /// Counts what a program says that it has received. `None`: it has ended. `task` is what a worker
+    /// has in hand.
+    pub fn hear(self, tally: &mut Tally, task: &mut Option<u64>, line: Option<&str>) {
+        let received = line.and_then(|line| line.strip_prefix(" [x] Received "));
+        match (self, line) {
+            (Self::Logs(index), Some(line)) => {
+                let epochs = &mut tally.logs[index].epochs;
+                if line.starts_with(" [*] Waiting") {
+                    epochs.push(Vec::new()); // with a new queue
+                }
+                let number: Option<u64> =
+                    received.and_then(|text| text.rsplit(' ').next()?.parse().ok());
+                if let Some(epoch) = epochs.last_mut() {
+                    epoch.extend(number);
+                }
+            }
+            (Self::Work, _) => {
+                let tasks = &mut tally.tasks.received;
+                if let Some(text) = received {
+                    *task = text.split(' ').next().and_then(|text| text.parse().ok());
+                    let entry = tasks.entry(task.unwrap_or_default()).or_default();
+                    match text.ends_with("(redelivered)") {
+                        true => entry.again += 1,
+                        false => entry.new += 1,
+                    }
+                } else if line.is_none_or(|line| line == " [x] Done" || line.contains("Lost"))
+                    && let Some(number) = task.take()
+                {
+                    tasks.entry(number).or_default().done = true;
+                }
+            }
+            (Self::Store, Some(line)) => {
+                let known = line.split_once("; known already: ");
+                let known = known.and_then(|(_, known)| known.parse().ok());
+                let one = u64::from(line.starts_with(" [x] Known already: "));
+                tally.orders.known += known.unwrap_or(one);
+            }
+            _ => {}
+        }
+    }
+}
