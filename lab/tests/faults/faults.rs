@@ -3,16 +3,15 @@
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use fastrand::Rng;
 use lab::instance::Service::{self, Mysql, Rabbitmq};
-use lab::process::wait_until;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use nix::sys::signal::Signal::{self, SIGCONT, SIGKILL, SIGSTOP};
 
 use crate::programs::{PYTHON, PYTHON_CONSUMER};
-use crate::world::{LIMIT, World};
+use crate::world::World;
 
 pub struct Fault {
     pub what: &'static str,
@@ -31,8 +30,8 @@ enum How {
     Restart(Service, bool),
     PauseServer(Service),
     CloseConnections(Service),
-    /// What sets the limit, a limit that is exceeded, and the usual one in [`World::limits`].
-    Alarm(&'static [&'static str], &'static str, usize),
+    /// RabbitMQ's functions that tell and set a limit, and one that is exceeded.
+    Alarm(&'static str, &'static str, &'static str),
     LockTables,
 }
 use How::{Alarm, CloseConnections, Kill, LockTables, Pause, PauseServer, Restart};
@@ -49,8 +48,16 @@ const fn fault(what: &'static str, times: usize, seconds: (f64, f64), how: How) 
 const AT_ONCE: (f64, f64) = (0.0, 0.0);
 /// Longer than two heartbeats: then both ends of a connection give it up.
 const LONG: (f64, f64) = (11.0, 13.0);
-const MEMORY: &[&str] = &["set_vm_memory_high_watermark", "absolute"];
-const DISK: &[&str] = &["set_disk_free_limit"];
+const MEMORY: How = Alarm(
+    "vm_memory_monitor:get_vm_memory_high_watermark",
+    "vm_memory_monitor:set_vm_memory_high_watermark",
+    "0",
+);
+const DISK: How = Alarm(
+    "rabbit_disk_monitor:get_disk_free_limit",
+    "rabbit_disk_monitor:set_disk_free_limit",
+    "1000000000000000",
+);
 
 #[rustfmt::skip] // a table
 const FAULTS: [Fault; 17] = [
@@ -65,8 +72,8 @@ const FAULTS: [Fault; 17] = [
     fault("RabbitMQ: stopped, started again", 1, (10.0, 20.0), Restart(Rabbitmq, false)),
     fault("RabbitMQ: paused for two heartbeats", 1, LONG, PauseServer(Rabbitmq)),
     fault("RabbitMQ: all connections closed", 2, (1.0, 3.0), CloseConnections(Rabbitmq)),
-    fault("RabbitMQ: alarm, memory", 1, (2.0, 8.0), Alarm(MEMORY, "1", 0)),
-    fault("RabbitMQ: alarm, disk", 1, (2.0, 8.0), Alarm(DISK, "1000000000000000", 1)),
+    fault("RabbitMQ: alarm, memory", 1, (2.0, 8.0), MEMORY),
+    fault("RabbitMQ: alarm, disk", 1, (2.0, 8.0), DISK),
     fault("MySQL: kill -9, started again", 2, (1.0, 3.0), Restart(Mysql, true)),
     fault("MySQL: paused", 1, (2.0, 8.0), PauseServer(Mysql)),
     fault("MySQL: tables locked", 1, (2.0, 8.0), LockTables),
@@ -129,13 +136,15 @@ impl Fault {
                     let _ = world.query::<u64>(&format!("KILL {id}")); // it may be gone already
                 }
             }
-            Alarm(command, limit, usual) => {
-                let healthy = || world.instance.management("health/checks/alarms").is_ok();
-                world.rabbitmqctl(&[command, &[limit]].concat())?;
-                wait_until(LIMIT, || !healthy()).context("there is no alarm")?;
-                thread::sleep(time);
-                world.rabbitmqctl(&[command, &[&world.limits[usual]]].concat())?;
-                wait_until(LIMIT, healthy).context("the alarm does not end")?;
+            // As its own command line tool does it, which takes seconds to start.
+            Alarm(get, set, limit) => {
+                let sleep = format!("timer:sleep({})", time.as_millis());
+                let alarms = "Alarms = rabbit_alarm:get_alarms()";
+                let all = format!(
+                    "Usual = {get}(), {set}({limit}), {sleep}, {alarms}, {set}(Usual), Alarms."
+                );
+                let alarms = world.rabbitmqctl(&["eval", &all])?;
+                ensure!(alarms.contains("resource_limit"), "no alarm: {alarms}");
             }
             LockTables => {
                 let tables = format!(

@@ -93,7 +93,8 @@ fn main() -> Result<ExitCode> {
         world.sending.store(false, Relaxed);
         world.running.store(false, Relaxed);
         if done.is_err() {
-            world.signal_all(Signal::SIGKILL);
+            let programs = world.programs.iter();
+            programs.for_each(|program| program.signal(Signal::SIGKILL));
         }
         done
     });
@@ -130,10 +131,8 @@ fn world() -> Result<World> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults");
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder)?;
-    let nodes = instance.management("nodes")?;
     let world = World {
         programs: programs(&instance, &folder, &tasks)?,
-        limits: ["mem_limit", "disk_free_limit"].map(|limit| nodes[0][limit].to_string()),
         instance,
         guard,
         tasks,
@@ -217,7 +216,13 @@ fn run<'scope>(
     }
 
     world.running.store(false, Relaxed);
-    world.signal_all(Signal::SIGINT);
+    for program in receivers() {
+        // Started in the background, one in Python ignores Ctrl-C.
+        program.signal(match program.role {
+            Role::Other => Signal::SIGKILL,
+            _ => Signal::SIGINT,
+        });
+    }
     let ended = wait_until(LIMIT, || !receivers().any(running));
     ended.context("Ctrl-C does not end all programs")?;
     Ok(times)

@@ -217,7 +217,7 @@ impl World {
 
 /// Before the next one: a moment, or longer if something is broken.
 fn pause(sent: bool) {
-    thread::sleep(Duration::from_millis(if sent { 20 } else { 200 }));
+    thread::sleep(Duration::from_millis(if sent { 50 } else { 200 }));
 }
 
 impl Role {

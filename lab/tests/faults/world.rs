@@ -40,8 +40,6 @@ pub struct World {
     /// What the servers and the programs say.
     pub folder: PathBuf,
     pub programs: Vec<Program>,
-    /// At how many bytes RabbitMQ raises its alarms: of memory that it uses, of disk that is free.
-    pub limits: [String; 2],
     pub start: Instant,
     pub tally: Mutex<Tally>,
     /// Programs that send are started, and those that have ended are started again.
@@ -92,12 +90,6 @@ impl World {
         let file = self.folder.join(format!("{}.log", service.name()));
         let mut kept = OpenOptions::new().append(true).create(true).open(file)?;
         Ok(kept.write_all(&fs::read(self.instance.log(service))?)?)
-    }
-
-    pub fn signal_all(&self, signal: Signal) {
-        for program in &self.programs {
-            program.signal(signal);
-        }
     }
 }
 
