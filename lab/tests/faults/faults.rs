@@ -61,14 +61,14 @@ const DISK: How = Alarm(
 
 #[rustfmt::skip] // a table
 const FAULTS: [Fault; 17] = [
-    fault("a worker: kill -9", 1, AT_ONCE, Kill("worker")),
-    fault("a receive-logs: kill -9", 1, AT_ONCE, Kill("receive-logs")),
-    fault("a receive-orders: kill -9", 2, AT_ONCE, Kill("receive-orders")),
-    fault("admin: kill -9", 1, AT_ONCE, Kill("admin")),
-    fault("main: kill -9", 1, AT_ONCE, Kill("main")),
+    fault("a worker: kill -9", 2, AT_ONCE, Kill("worker")),
+    fault("a receive-logs: kill -9", 2, AT_ONCE, Kill("receive-logs")),
+    fault("a receive-orders: kill -9", 4, AT_ONCE, Kill("receive-orders")),
+    fault("admin: kill -9", 2, AT_ONCE, Kill("admin")),
+    fault("main: kill -9", 2, AT_ONCE, Kill("main")),
     fault("a program: paused", 3, (0.0, 3.0), Pause),
     fault("a program: paused for two heartbeats", 1, LONG, Pause),
-    fault("RabbitMQ: kill -9, started again", 1, (7.0, 15.0), Restart(Rabbitmq, true)),
+    fault("RabbitMQ: kill -9, started again", 2, (7.0, 15.0), Restart(Rabbitmq, true)),
     fault("RabbitMQ: stopped, started again", 1, (10.0, 20.0), Restart(Rabbitmq, false)),
     fault("RabbitMQ: paused for two heartbeats", 1, LONG, PauseServer(Rabbitmq)),
     fault("RabbitMQ: all connections closed", 2, (1.0, 3.0), CloseConnections(Rabbitmq)),

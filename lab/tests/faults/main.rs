@@ -26,7 +26,7 @@ use lab::progress::{Task, Tasks};
 use nix::sys::signal::Signal;
 
 use crate::faults::Bag;
-use crate::programs::{ORDERS, PYTHON, PYTHON_ORDERS, Role, programs};
+use crate::programs::{ORDERS, PYTHON, PYTHON_FEED, PYTHON_ORDERS, Role, programs};
 use crate::tally::{Row, table};
 use crate::world::{LIMIT, Program, World};
 
@@ -108,7 +108,8 @@ fn main() -> Result<ExitCode> {
     let (ours, others) = rows(&world)?;
     println!("{}\nSeed: {seed}", table(&faults, &ours, &others));
     let tally = world.tally();
-    let wrong = ours.iter().flat_map(|row| &row.which).chain(&tally.wrong);
+    let which = ours.iter().flat_map(|row| &row.which);
+    let wrong = tally.wrong.iter().chain(which);
     for what in wrong.clone().take(SHOWN) {
         println!("Wrong: {what}");
     }
@@ -162,17 +163,17 @@ fn run<'scope>(
         let programs = world.programs.iter();
         programs.filter(|program| program.role != Role::Send)
     };
+    // One after the other: RabbitMQ 3.10 may answer INTERNAL_ERROR to one of two programs that declare
+    // the same quorum queue at the same time.
+    if let Ok(feed) = world.program(PYTHON_FEED) {
+        world.send_some_orders(feed, PYTHON_ORDERS);
+    }
     for program in receivers() {
         scope.spawn(|| program.supervise(world));
+        let waits = wait_until(LIMIT, || program.waits.load(Relaxed));
+        waits.with_context(|| format!("{} does not wait for messages", program.name))?;
     }
     world.send(scope)?;
-    let wait = |what: &str, done: fn(&Program) -> bool| {
-        let missing = || receivers().filter(|program| !done(program));
-        let missing = || missing().map(|program| program.name).collect::<Vec<_>>();
-        wait_until(LIMIT, || missing().is_empty())
-            .with_context(|| format!("{what} {:?}", missing()))
-    };
-    wait("not ready:", |program| program.waits.load(Relaxed))?;
     // RabbitMQ forgets a quorum queue that is younger than half a second, if it is killed.
     thread::sleep(Duration::from_secs(1));
 
@@ -196,9 +197,13 @@ fn run<'scope>(
     // Does each of them still work, now that nothing is broken any more?
     task.say("waiting until all that was sent has arrived");
     receivers().for_each(|program| program.worked.store(false, Relaxed));
-    wait("nothing more comes from", |program| {
-        program.role == Role::Other || program.worked.load(Relaxed)
-    })?;
+    let silent = || {
+        let ours = receivers().filter(|program| program.role != Role::Other);
+        let silent = ours.filter(|program| !program.worked.load(Relaxed));
+        silent.map(|program| program.name).collect::<Vec<_>>()
+    };
+    wait_until(LIMIT, || silent().is_empty())
+        .with_context(|| format!("nothing more comes from {:?}", silent()))?;
     world.sending.store(false, Relaxed);
     let running = |program: &Program| program.is_running();
     let senders = world

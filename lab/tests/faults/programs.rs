@@ -11,8 +11,9 @@ use anyhow::Result;
 use lab::instance::Instance;
 use lab::progress::Tasks;
 use lab::{peers, root};
+use serde_json::Value;
 
-use crate::tally::{Orders, Tally};
+use crate::tally::Tally;
 use crate::world::{Program, World};
 
 /// Connections are lost after a silence of ten seconds.
@@ -21,7 +22,7 @@ const HEARTBEAT: &str = "?heartbeat=5";
 /// The consumer in Python has a virtual host and a database of this name.
 pub const PYTHON: &str = "test_python";
 pub const PYTHON_CONSUMER: &str = "consumer in Python";
-const PYTHON_FEED: &str = "request-orders for Python";
+pub const PYTHON_FEED: &str = "request-orders for Python";
 
 /// How many orders are sent at a time, and how often at most. Debug programs are slower.
 pub const ORDERS: u64 = if cfg!(debug_assertions) {
@@ -117,9 +118,9 @@ impl World {
         let emitters = emitters?;
         scope.spawn(move || self.send_logs(&emitters));
         let request = self.program("request-orders")?;
-        scope.spawn(|| self.send_orders(request, ORDERS, |tally| &mut tally.orders));
+        scope.spawn(|| self.send_orders(request, ORDERS));
         if let Ok(feed) = self.program(PYTHON_FEED) {
-            scope.spawn(|| self.send_orders(feed, PYTHON_ORDERS, |tally| &mut tally.python));
+            scope.spawn(|| self.send_orders(feed, PYTHON_ORDERS));
         }
         for _ in 0..2 {
             scope.spawn(|| self.send_likes());
@@ -151,35 +152,37 @@ impl World {
         }
     }
 
-    fn send_orders(&self, request: &Program, users: u64, orders: fn(&mut Tally) -> &mut Orders) {
+    fn send_orders(&self, request: &Program, users: u64) {
         while self.sending() {
             let begin = Instant::now();
-            if self.takes(users) {
-                let (sent, line) = request.send(self, &users.to_string());
-                let mut tally = self.tally();
-                if sent {
-                    orders(&mut tally).sent += users;
-                    orders(&mut tally).rounds += 1;
-                } else if !line.starts_with("Error: cannot connect") {
-                    // Nobody knows then which of the orders have arrived.
-                    let wrong = format!("{} gave up: {line}", request.name);
-                    tally.wrong.push(wrong);
-                }
+            // Python gets no more than it can take.
+            let queue = format!("queues/{PYTHON}/orders");
+            let queue = (users == PYTHON_ORDERS).then(|| self.instance.management(&queue));
+            let takes = |queue: Value| queue["messages"].as_u64() <= Some(4 * users);
+            if queue.is_none_or(|queue| queue.is_ok_and(takes)) {
+                self.send_some_orders(request, users);
             }
             pause(false);
             thread::sleep(EVERY.saturating_sub(begin.elapsed()));
         }
     }
 
-    /// Python gets no more than it can take. The first orders declare its queue.
-    fn takes(&self, users: u64) -> bool {
-        let queue = format!("queues/{PYTHON}/orders");
-        let first = self.tally().python.sent == 0;
-        users != PYTHON_ORDERS
-            || first
-            || self.instance.management(&queue).is_ok_and(|queue| {
-                queue["messages"].as_u64().unwrap_or_default() <= 4 * PYTHON_ORDERS
-            })
+    /// Declares the queue, too.
+    pub fn send_some_orders(&self, request: &Program, users: u64) {
+        let (sent, line) = request.send(self, &users.to_string());
+        let mut tally = self.tally();
+        if sent {
+            let orders = match users {
+                PYTHON_ORDERS => &mut tally.python,
+                _ => &mut tally.orders,
+            };
+            orders.sent += users;
+            orders.rounds += 1;
+        } else if !line.starts_with("Error: cannot connect") {
+            // Nobody knows then which of the orders have arrived.
+            let wrong = format!("{} gave up: {line}", request.name);
+            tally.wrong.push(wrong);
+        }
     }
 
     fn send_likes(&self) {
