@@ -28,7 +28,7 @@ pub const AGAIN: &str = " [!] Connected again";
 pub const NONE: [&str; 0] = [];
 
 /// How long anything may take that takes milliseconds on an idle machine.
-pub const LIMIT: Duration = Duration::from_secs(30);
+pub const LIMIT: Duration = Duration::from_secs(60);
 
 pub fn lab() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_lab"))
