@@ -212,7 +212,7 @@ fn run<'scope>(
         .filter(|program| program.role == Role::Send);
     wait_until(LIMIT, || !senders.clone().any(running))?;
     let mut left = String::new();
-    let arrived = wait_until(LIMIT, || {
+    let arrived = wait_until(3 * LIMIT, || {
         left = waiting(world).unwrap_or_else(|error| error.to_string());
         left.is_empty()
     });
