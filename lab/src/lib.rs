@@ -15,6 +15,7 @@ pub mod terminal;
 pub mod url;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
@@ -56,20 +57,27 @@ pub fn package(folder: &Path) -> &str {
     name.split_once('-').map_or(name, |(_, package)| package)
 }
 
-/// Compiles the programs of all lessons as we are compiled ourselves: for debugging, or for speed.
+/// Compiles the programs of all lessons, for debugging or for speed, as we are compiled ourselves.
 pub fn compile_lessons(tasks: &Tasks) -> Result<()> {
     let task = tasks.start("Compiling the lessons");
-    let mut build = cargo();
-    build.current_dir(root()).args(["build", "--bins"]);
-    if !cfg!(debug_assertions) {
-        build.arg("--release");
-    }
     for folder in lessons()? {
-        build.args(["--package", package(&folder)]);
+        let mut build = build(&folder);
+        if !cfg!(debug_assertions) {
+            build.arg("--release");
+        }
+        run(&task, build)?;
     }
-    run(&task, build)?;
     task.done("Compiled the lessons");
     Ok(())
+}
+
+/// Compiles the programs of a lesson, alone, as the `cargo run --package` of a reader does: together
+/// with others its dependencies may have more features, and would be compiled again for the reader.
+pub fn build(folder: &Path) -> Command {
+    let mut build = cargo();
+    build.current_dir(root());
+    build.args(["build", "--bins", "--package", package(folder)]);
+    build
 }
 
 /// The lessons that are meant by `01`, `1`, `hello` or `01-hello`; all, if nothing is.

@@ -16,7 +16,7 @@ use lab::process::{cargo, run};
 use lab::progress::Tasks;
 use lab::readme::Readme;
 use lab::servers::{self, Package};
-use lab::{find_lessons, package, root};
+use lab::{find_lessons, root};
 
 /// The lab of the RabbitMQ course: it starts the servers, and plays and tests the lessons.
 #[derive(Parser)]
@@ -143,7 +143,7 @@ fn set_up(
     services: &[Service],
     packages: &[Package],
     what: &str,
-    mut build: Command,
+    builds: Vec<Command>,
 ) -> Result<(Instance, Guard)> {
     let instance = Instance::temporary(backend)?;
     // before cargo compiles: it may replace our own program
@@ -151,8 +151,9 @@ fn set_up(
     thread::scope(|scope| {
         let building = scope.spawn(move || {
             let task = tasks.start(format!("Compiling {what}"));
-            build.current_dir(root());
-            run(&task, build)?;
+            for build in builds {
+                run(&task, build)?;
+            }
             task.done(&format!("Compiled {what}"));
             Ok(())
         });
@@ -169,18 +170,14 @@ fn set_up(
 fn play(lessons: &[String]) -> Result<()> {
     let folders = find_lessons(lessons)?;
     let tasks = Tasks::default();
-    let mut build = cargo();
-    build.args(["build", "--bins"]);
-    for folder in &folders {
-        build.args(["--package", package(folder)]);
-    }
+    let builds = folders.iter().map(|folder| lab::build(folder)).collect();
     let backend = Backend::for_playing();
     let packages: &[Package] = match backend {
         Backend::Local => &servers::WITHOUT_DOCKER,
         Backend::Docker => &servers::WITH_DOCKER,
     };
     let services = &Service::ALL;
-    let (instance, guard) = set_up(&tasks, backend, services, packages, "the lessons", build)?;
+    let (instance, guard) = set_up(&tasks, backend, services, packages, "the lessons", builds)?;
 
     let colour = std::io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none();
     for folder in &folders {
@@ -269,9 +266,16 @@ fn run_cargo(
 ) -> Result<ExitCode> {
     let tasks = Tasks::default();
     let mut build = cargo();
-    build.args(command).arg("--no-run");
+    build.current_dir(root()).args(command).arg("--no-run");
     // Not with Docker: the tests pause them, read their logs and give them certificates.
-    let (instance, guard) = set_up(&tasks, Backend::Local, services, packages, what, build)?;
+    let (instance, guard) = set_up(
+        &tasks,
+        Backend::Local,
+        services,
+        packages,
+        what,
+        vec![build],
+    )?;
     let status = cargo()
         .current_dir(root())
         .args(command)
