@@ -57,6 +57,19 @@ pub fn package(folder: &Path) -> &str {
     name.split_once('-').map_or(name, |(_, package)| package)
 }
 
+/// A number for people, thousands apart: `1,000,000`.
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// Compiles the programs of all lessons, for debugging or for speed, as we are compiled ourselves.
 pub fn compile_lessons(tasks: &Tasks) -> Result<()> {
     let task = tasks.start("Compiling the lessons");

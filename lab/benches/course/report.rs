@@ -192,15 +192,7 @@ pub fn number(figure: f64) -> String {
     if figure < 100.0 && figure.fract() != 0.0 {
         return format!("{figure:.1}");
     }
-    let digits = format!("{figure:.0}");
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    lab::thousands(figure.round() as u64)
 }
 
 /// The report in Markdown; its charts are files in `folder`, if there is one.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lab::progress::Task;
+use lab::thousands;
 
 /// Lesson 2. A task has a number, and each attempt to send one another number.
 #[derive(Default)]
@@ -176,19 +177,6 @@ impl Likes {
     }
 }
 
-/// Thousands apart.
-fn figure(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 /// The result, as Markdown.
 pub fn table(faults: &BTreeMap<&str, u64>, ours: &[Row], others: &[Row]) -> String {
     let mut text = "| fault | times |\n| --- | --: |\n".to_owned();
@@ -205,8 +193,8 @@ pub fn table(faults: &BTreeMap<&str, u64>, ours: &[Row], others: &[Row]) -> Stri
         ..Row::new("all", total(|row| row.sent))
     };
     for row in ours.iter().chain([&all]).chain(others) {
-        let again = row.again.map_or("-".to_owned(), figure);
-        let [sent, lost, doubled] = [row.sent, row.lost, row.doubled].map(figure);
+        let again = row.again.map_or("-".to_owned(), thousands);
+        let [sent, lost, doubled] = [row.sent, row.lost, row.doubled].map(thousands);
         text += &format!("| {} | {sent} | {lost} | {doubled} | {again} |\n", row.what);
     }
     text
