@@ -9,7 +9,7 @@ use lapin::{
     Connection, ConnectionProperties, ErrorKind, Event, protocol::AMQPErrorKind, uri::AMQPUri,
 };
 use tokio::signal::ctrl_c;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// How long a connection may take. A broker that is reachable answers within milliseconds;
@@ -106,7 +106,9 @@ pub async fn run(
         sleep(GRACE).await;
     };
     tokio::pin!(overdue);
+    let mut pause = MIN_PAUSE;
     loop {
+        let start = Instant::now();
         let result = tokio::select! {
             result = work(&connection, &stop) => result,
             error = lost(&connection) => Err(error),
@@ -116,8 +118,15 @@ pub async fn run(
             close(connection).await;
             return result;
         }
+        if is_internal_error(&result) {
+            eprintln!(" [!] RabbitMQ has met an internal error: its log says more");
+        }
+        // A connection that is lost at once, time and again, must not make us busy.
+        if start.elapsed() > MAX_PAUSE {
+            pause = MIN_PAUSE;
+        }
         connection = tokio::select! {
-            connection = reconnect(program) => connection,
+            connection = reconnect(program, &mut pause) => connection,
             () = stop.cancelled() => return Ok(()),
         };
     }
@@ -149,10 +158,20 @@ fn is_lost(connection: &Connection, result: &anyhow::Result<()>) -> bool {
         Some(ErrorKind::IOError(_) | ErrorKind::MissingHeartbeatError) => true,
         // 320: the broker stops, or an operator has closed the connection
         Some(ErrorKind::ProtocolError(reply)) if matches!(reply.kind(), AMQPErrorKind::Hard(_)) => {
-            reply.get_id() == 320
+            reply.get_id() == 320 || is_internal_error(result)
         }
         Some(ErrorKind::ParsingError(_)) => false,
         _ => !connection.status().connected(),
+    }
+}
+
+/// Whether something has gone wrong in the broker. A quorum queue that was declared, or whose broker
+/// was started, a moment ago may not be ready (seen with RabbitMQ 3.10): then the next attempt works.
+fn is_internal_error(result: &anyhow::Result<()>) -> bool {
+    let error = result.as_ref().err().and_then(|error| error.downcast_ref());
+    match error.map(lapin::Error::kind) {
+        Some(ErrorKind::ProtocolError(reply)) => reply.get_id() == 541,
+        _ => false,
     }
 }
 
@@ -168,18 +187,17 @@ async fn lost(connection: &Connection) -> anyhow::Error {
 }
 
 /// Connects again after a connection was lost. It goes on trying for as long as the program runs,
-/// with pauses of 0.1 to 5 seconds, and says on standard error that the connection is lost, and that
-/// there is one again.
-async fn reconnect(program: &str) -> Connection {
+/// with pauses that grow up to five seconds, and says on standard error that the connection is lost,
+/// and that there is one again.
+async fn reconnect(program: &str, pause: &mut Duration) -> Connection {
     eprintln!(" [!] Lost the connection to RabbitMQ. Reconnecting ...");
-    let mut pause = MIN_PAUSE;
     loop {
-        sleep(pause).await;
+        sleep(*pause).await;
+        *pause = MAX_PAUSE.min(*pause * 2);
         if let Ok(connection) = connect(program).await {
             eprintln!(" [!] Connected again");
             return connection;
         }
-        pause = MAX_PAUSE.min(pause * 2);
     }
 }
 
