@@ -87,7 +87,8 @@ fn printable(event: &Delivery) -> String {
     let text = format!("{kind} {}", String::from_utf8_lossy(&event.data));
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
-        match character.is_control() {
+        let turns = matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        match character.is_control() || turns {
             true => shown.extend(character.escape_default()),
             false => shown.push(character),
         }

@@ -79,8 +79,8 @@ async fn receive(
     batch: u16,
     receiver: &mut Receiver,
 ) -> anyhow::Result<()> {
-    declare(connection).await?;
     let channel = connection.create_channel().await?;
+    declare(&channel).await?;
     channel
         .confirm_select(ConfirmSelectOptions::default())
         .await?; // for those that we send to `orders.dead`

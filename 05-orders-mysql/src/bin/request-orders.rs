@@ -71,8 +71,8 @@ async fn request(
     unconfirmed: &mut VecDeque<Order>,
     progress: &ProgressBar,
 ) -> anyhow::Result<()> {
-    declare(connection).await?;
     let channel = connection.create_channel().await?;
+    declare(&channel).await?;
     channel
         .confirm_select(ConfirmSelectOptions::default())
         .await?;

@@ -21,8 +21,8 @@ struct Args {
 async fn main() -> Result<(), common::Error> {
     let order = user_id(&Args::parse().user);
     let connection = common::connect(env!("CARGO_BIN_NAME")).await?;
-    declare(&connection).await?;
     let channel = connection.create_channel().await?;
+    declare(&channel).await?;
     channel
         .confirm_select(ConfirmSelectOptions::default())
         .await?;

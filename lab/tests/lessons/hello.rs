@@ -163,7 +163,7 @@ async fn any_body_comes_through() {
     client.declare().await;
     let bytes: Vec<u8> = (0..=255).rev().collect();
     let large = "0123456789".repeat(1_000_000);
-    let bodies: [(&[u8], String); 6] = [
+    let bodies: [(&[u8], String); 7] = [
         (b"", String::new()),
         (&bytes, bytes.escape_ascii().to_string()),
         ("你好, dünya".as_bytes(), "你好, dünya".to_owned()),
@@ -172,6 +172,7 @@ async fn any_body_comes_through() {
             "\u{1b}[2Jgrö\nße".as_bytes(),
             "\\u{1b}[2Jgrö\\nße".to_owned(),
         ),
+        ("\u{202e}lia".as_bytes(), "\\u{202e}lia".to_owned()),
         (large.as_bytes(), large.clone()),
     ];
     for (body, _) in &bodies {
