@@ -276,11 +276,14 @@ fn run_cargo(
         what,
         vec![build],
     )?;
+    let cores = thread::available_parallelism().map_or(1, usize::from);
     let status = cargo()
         .current_dir(root())
         .args(command)
         .args(arguments)
         .env(INSTANCE, &instance.folder)
+        // Most tests wait most of the time, for servers that start and for each other.
+        .env("RUST_TEST_THREADS", (2 * cores).to_string())
         .status()
         .context("cannot start cargo")?;
     drop(guard);

@@ -2,6 +2,7 @@
 
 mod support;
 
+mod all_readmes; // takes the longest: the first in alphabetical order begins first
 mod commands;
 mod connection;
 mod copy;
@@ -11,7 +12,6 @@ mod page;
 mod peers;
 mod programs;
 mod publish_subscribe;
-mod readmes;
 mod restarts;
 mod routing;
 mod services;
