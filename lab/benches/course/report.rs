@@ -117,7 +117,7 @@ impl Chart {
             .margin(12)
             .x_label_area_size(40)
             .y_label_area_size(80)
-            .build_cartesian_2d((0..groups - 1).into_segmented(), 0.0..highest * 1.1)?;
+            .build_cartesian_2d((0..groups - 1).into_segmented(), 0.0..highest * 1.25)?;
         let label = |value: &SegmentValue<i32>| match value {
             SegmentValue::CenterOf(index) => self.groups.get(*index as usize).cloned(),
             _ => None,
@@ -151,7 +151,7 @@ impl Chart {
                         (SegmentValue::Exact(group + 1), 0.0),
                     ];
                     let mut bar = Rectangle::new(corners, colour.filled());
-                    let segment = 640.0 / f64::from(groups);
+                    let segment = 656.0 / f64::from(groups);
                     let side = |share: f64| (segment * share) as u32;
                     let width = 0.8 / count;
                     let left = 0.1 + width * index as f64;
