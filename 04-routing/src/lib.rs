@@ -1,6 +1,6 @@
 //! What the programs of this lesson share.
 
-use anyhow::ensure;
+use clap::error::ErrorKind;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 /// A message body as it can be shown on a terminal. A body is bytes, whatever the sender made of
@@ -41,13 +41,13 @@ pub fn header(text: &str) -> Result<(ShortString, AMQPValue), &'static str> {
 }
 
 /// The headers as AMQP carries them: each key once.
-pub fn table(headers: Vec<(ShortString, AMQPValue)>) -> anyhow::Result<FieldTable> {
+pub fn table(headers: Vec<(ShortString, AMQPValue)>) -> Result<FieldTable, clap::Error> {
     let mut table = FieldTable::default();
     for (key, value) in headers {
-        ensure!(
-            !table.contains_key(key.as_str()),
-            "the header `{key}` is given twice"
-        );
+        if table.contains_key(key.as_str()) {
+            let message = format!("the header `{key}` is given twice\n");
+            return Err(clap::Error::raw(ErrorKind::ValueValidation, message));
+        }
         table.insert(key, value);
     }
     Ok(table)

@@ -17,16 +17,19 @@ struct Args {
     words: Vec<String>,
 
     /// Another routing key: the default exchange delivers to the queue of that name
-    #[arg(long, default_value = "hello")]
-    routing_key: String,
+    #[arg(long, default_value = "hello", value_parser = routing_key)]
+    routing_key: ShortString,
+}
+
+/// AMQP gives a routing key 255 bytes at most.
+fn routing_key(text: &str) -> Result<ShortString, &'static str> {
+    ShortString::try_new(text).map_err(|_| "longer than 255 bytes")
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), common::Error> {
-    let args = Args::parse();
-    let message = args.words.join(" ");
-    let routing_key =
-        ShortString::try_new(args.routing_key).context("the routing key is too long")?;
+    let Args { words, routing_key } = Args::parse();
+    let message = words.join(" ");
 
     // A connection is a TCP connection to the broker. A channel is a light, virtual connection
     // inside it; nearly all of AMQP is said on a channel.

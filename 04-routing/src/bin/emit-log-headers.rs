@@ -44,7 +44,7 @@ async fn main() -> Result<(), common::Error> {
         words.push("Hello World!".to_owned());
     }
     let line = words.join(" ");
-    let headers = table(headers)?;
+    let headers = table(headers).unwrap_or_else(|error| error.exit());
 
     let connection = common::connect(env!("CARGO_BIN_NAME")).await?;
     let channel = connection.create_channel().await?;

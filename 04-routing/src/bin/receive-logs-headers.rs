@@ -29,7 +29,7 @@ struct Args {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), common::Error> {
     let args = Args::parse();
-    let mut arguments = table(args.headers)?;
+    let mut arguments = table(args.headers).unwrap_or_else(|error| error.exit());
     arguments.insert(
         "x-match".into(),
         AMQPValue::LongString(args.matching.into()),

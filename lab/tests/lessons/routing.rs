@@ -229,8 +229,8 @@ fn wrong_usage() {
     }
     for program in ["emit-log-headers", "receive-logs-headers"] {
         let (lines, code) = output(program, &["any", "a=1", "a=2"], url);
-        assert_eq!(lines, ["Error: the header `a` is given twice"]);
-        assert_eq!(code, Some(1));
+        assert_eq!(lines, ["error: the header `a` is given twice"]);
+        assert_eq!(code, Some(2));
     }
 }
 
