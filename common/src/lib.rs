@@ -250,6 +250,10 @@ fn explain(error: &lapin::Error) -> (String, &'static str) {
             cause.to_string(),
             "If the server's certificate is from an authority of your own, name its file in SSL_CERT_FILE",
         ),
+        ErrorKind::IOError(cause) if cause.to_string().contains("corrupt message") => (
+            cause.to_string(),
+            "What answers there does not speak TLS; an AMQP_URL that begins with amqp:// does without",
+        ),
         kind => (
             match kind {
                 ErrorKind::ParsingError(_) => "what answers there does not speak AMQP".to_owned(),

@@ -107,7 +107,7 @@ fn a_port_that_speaks_something_else() {
     let amqp = shared().ports.amqp;
     assert_refused(
         &format!("amqps://guest:secret@localhost:{amqp}"),
-        &["AMQP_URL"],
+        &["does not speak TLS", "AMQP_URL"],
     );
 }
 
