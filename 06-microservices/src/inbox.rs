@@ -46,8 +46,8 @@ pub async fn consume(
         };
         match persist(once).await {
             Ok(()) => {
-                println!(" [x] Received {}", printable(&event));
                 applied().await;
+                println!(" [x] Received {}", printable(&event));
                 event.ack(BasicAckOptions::default()).await?;
             }
             Err(reason) => {

@@ -404,6 +404,8 @@ fn what_is_away() {
         test.admin("GET", "/api/products/1", None).1["likes"] == 1
     })
     .unwrap();
+    // then it knows that without MySQL, too
+    while !test.admin.line().unwrap().starts_with(" [x] Received") {}
 
     test.servers.instance.stop(Service::Mysql, true).unwrap();
     let refused = like(&test);
