@@ -3,9 +3,11 @@
 pub mod table;
 
 use anyhow::Context;
-use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::options::{
+    BasicPublishOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, ExchangeKind};
+use lapin::{BasicProperties, Channel, ExchangeKind, PublisherConfirm};
 use md5::{Digest, Md5};
 use uuid::Uuid;
 
@@ -27,16 +29,13 @@ pub fn new_order() -> BasicProperties {
 
 /// Declares the queue `orders`, and `orders.dead` for those that cannot be stored.
 pub async fn declare(channel: &Channel) -> anyhow::Result<()> {
+    let durable = ExchangeDeclareOptions {
+        durable: true,
+        ..Default::default()
+    };
+    let (exchange, none) = ("orders.dlx", FieldTable::default());
     channel
-        .exchange_declare(
-            "orders.dlx".into(),
-            ExchangeKind::Fanout,
-            ExchangeDeclareOptions {
-                durable: true,
-                ..Default::default()
-            },
-            FieldTable::default(),
-        )
+        .exchange_declare(exchange.into(), ExchangeKind::Fanout, durable, none.clone())
         .await
         .context("cannot declare the exchange `orders.dlx`")?;
 
@@ -56,32 +55,31 @@ pub async fn declare(channel: &Channel) -> anyhow::Result<()> {
             .await
             .with_context(|| format!("cannot declare the queue `{queue}`"))?;
     }
+    let (queue, options) = ("orders.dead", QueueBindOptions::default());
     channel
-        .queue_bind(
-            "orders.dead".into(),
-            "orders.dlx".into(),
-            "".into(),
-            QueueBindOptions::default(),
-            FieldTable::default(),
-        )
+        .queue_bind(queue.into(), exchange.into(), "".into(), options, none)
         .await?;
     Ok(())
 }
 
-/// A message body as it can be shown on a terminal. A body is bytes, whatever the sender made of
-/// them: text is shown as it is but for control characters and those that turn the direction of
-/// writing, which could play tricks on a terminal; of anything else the bytes are escaped.
-pub fn printable(body: &[u8]) -> String {
-    let Ok(text) = str::from_utf8(body) else {
-        return body.escape_ascii().to_string();
+/// Publishes an order. If no queue takes it, it comes back with its confirm.
+pub async fn publish(
+    channel: &Channel,
+    exchange: &str,
+    body: &[u8],
+    properties: BasicProperties,
+) -> lapin::Result<PublisherConfirm> {
+    let mandatory = BasicPublishOptions {
+        mandatory: true,
+        ..Default::default()
     };
-    let mut shown = String::with_capacity(text.len());
-    for character in text.chars() {
-        let turns = matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        match character.is_control() || turns {
-            true => shown.extend(character.escape_default()),
-            false => shown.push(character),
-        }
-    }
-    shown
+    channel
+        .basic_publish(
+            exchange.into(),
+            "orders".into(),
+            mandatory,
+            body,
+            properties,
+        )
+        .await
 }

@@ -47,12 +47,8 @@ const EXPECTED: [&str; 5] = [
     "user_id",
 ];
 
-/// A row to be.
-#[derive(Clone, Copy)]
-pub struct Row<'a> {
-    pub user_id: &'a str,
-    pub message_id: &'a str,
-}
+/// A row to be: the user id and the message id of an order.
+pub type Row<'a> = [&'a str; 2];
 
 /// Why rows are not in the table.
 pub enum Failure {
@@ -61,7 +57,30 @@ pub enum Failure {
     /// One of the rows is at fault; if there is only one, we know which.
     Row(String),
     /// It will not work next time either.
-    Fatal(anyhow::Error),
+    Fatal(String),
+}
+
+impl From<Error> for Failure {
+    /// What a server's refusal means for us: <https://dev.mysql.com/doc/mysql-errors/en/>.
+    fn from(error: Error) -> Self {
+        let Error::Server(error) = error else {
+            return Self::Away(anyhow!(error).root_cause().to_string());
+        };
+        match (error.state.get(..2), error.code) {
+            // may not log in, may not do this, no such database, table or column
+            (Some("28" | "3D" | "42"), _) => Self::Fatal(format!(
+                "{}. Check the user, the password and the database in MYSQL_URL",
+                error.message
+            )),
+            // the connection; a deadlock; too many connections, no more room on the disk, shutting
+            // down, table full, waited too long for a lock, read-only, killed
+            (Some("08" | "40" | "70"), _)
+            | (_, 1021 | 1040 | 1053 | 1114 | 1205 | 1290 | 1317 | 1836 | 1927) => {
+                Self::Away(error.message)
+            }
+            _ => Self::Row(error.message),
+        }
+    }
 }
 
 pub struct Table {
@@ -80,80 +99,18 @@ impl Table {
         let opts = Opts::from_url(url).map_err(|_| {
             anyhow!("MYSQL_URL must be mysql://user:password@host:port/database, with characters other than letters and digits percent-encoded")
         })?;
-        let mut table = Self {
-            opts,
-            connection: None,
-        };
-        match table.connect().await {
-            Ok(connection) => table.connection = Some(connection),
-            Err(Failure::Away(cause)) => bail!(
-                "cannot connect to {}: {cause}. Is MySQL running there? `cargo lab up` starts it; MYSQL_URL names another address",
-                table.address()
+        let server = format!("MySQL at {}:{}", opts.ip_or_hostname(), opts.tcp_port());
+        match connect(&opts).await {
+            Ok(connection) => Ok(Self {
+                opts,
+                connection: Some(connection),
+            }),
+            Err(Failure::Fatal(cause)) => bail!("{server}: {cause}"),
+            Err(Failure::Away(cause) | Failure::Row(cause)) => bail!(
+                "cannot connect to {server}: {cause}. Is it running there? `cargo lab up` starts it; \
+                 MYSQL_URL names another address"
             ),
-            Err(Failure::Row(cause)) => bail!("{cause}"),
-            Err(Failure::Fatal(error)) => return Err(error),
         }
-        Ok(table)
-    }
-
-    /// Where the table is, without the password.
-    fn address(&self) -> String {
-        format!(
-            "mysql://{}:***@{}:{}/{}",
-            self.opts.user().unwrap_or_default(),
-            self.opts.ip_or_hostname(),
-            self.opts.tcp_port(),
-            self.opts.db_name().unwrap_or_default()
-        )
-    }
-
-    /// What a server's refusal means for us: <https://dev.mysql.com/doc/mysql-errors/en/>.
-    fn explain(&self, error: Error) -> Failure {
-        match error {
-            Error::Server(error) => match (error.state.get(..2), error.code) {
-                // may not log in, may not do this, no such database, table or column
-                (Some("28" | "3D" | "42"), _) => {
-                    let advice = "Check the user, the password and the database in MYSQL_URL";
-                    Failure::Fatal(anyhow!("{}: {}. {advice}", self.address(), error.message))
-                }
-                // the connection; a deadlock; too many connections, no more room on the disk, shutting
-                // down, table full, waited too long for a lock, read-only, killed
-                (Some("08" | "40" | "70"), _)
-                | (_, 1021 | 1040 | 1053 | 1114 | 1205 | 1290 | 1317 | 1836 | 1927) => {
-                    Failure::Away(error.message)
-                }
-                _ => Failure::Row(error.message),
-            },
-            error => {
-                let mut cause: &dyn std::error::Error = &error;
-                while let Some(deeper) = cause.source() {
-                    cause = deeper;
-                }
-                Failure::Away(cause.to_string())
-            }
-        }
-    }
-
-    async fn connect(&self) -> Result<Conn, Failure> {
-        let connecting = timeout(CONNECT_TIMEOUT, Conn::new(self.opts.clone()));
-        let Ok(connected) = connecting.await else {
-            return Err(Failure::Away("it does not answer".to_owned()));
-        };
-        let mut connection = connected.map_err(|error| self.explain(error))?;
-        let columns: Result<Vec<String>, _> = connection.query(COLUMNS).await;
-        let columns = columns.map_err(|error| self.explain(error))?;
-        if columns.is_empty() {
-            let created = connection.query_drop(CREATE).await;
-            created.map_err(|error| self.explain(error))?;
-        } else if columns != EXPECTED {
-            return Err(Failure::Fatal(anyhow!(
-                "the table `tb_order` in {} has other columns than this lesson needs: {}. Rename it \
-                 (RENAME TABLE tb_order TO tb_order_old) and start again: then a new one is made",
-                self.address(),
-                columns.join(", ")
-            )));
-        }
-        Ok(connection)
     }
 
     /// Stores all of the rows or none, in one statement, which is one transaction. A row whose message
@@ -163,16 +120,9 @@ impl Table {
         // the next time.
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => self.connect().await?,
+            None => connect(&self.opts).await?,
         };
-        let rows: Vec<_> = rows
-            .iter()
-            .map(|row| [row.user_id, row.message_id])
-            .collect();
-        connection
-            .exec_drop(INSERT, (Serialized(rows),))
-            .await
-            .map_err(|error| self.explain(error))?;
+        connection.exec_drop(INSERT, (Serialized(rows),)).await?;
         let new = connection.affected_rows();
         self.connection = Some(connection);
         Ok(new)
@@ -185,4 +135,22 @@ impl Table {
             let _ = connection.query_drop(statement).await;
         }
     }
+}
+
+async fn connect(opts: &Opts) -> Result<Conn, Failure> {
+    let connecting = timeout(CONNECT_TIMEOUT, Conn::new(opts.clone())).await;
+    let no_answer = |_| Failure::Away("it does not answer".to_owned());
+    let mut connection = connecting.map_err(no_answer)??;
+    let columns: Vec<String> = connection.query(COLUMNS).await?;
+    if columns.is_empty() {
+        connection.query_drop(CREATE).await?;
+    } else if columns != EXPECTED {
+        return Err(Failure::Fatal(format!(
+            "the table `tb_order` in the database `{}` has other columns than this lesson needs: {}. \
+             Rename it (RENAME TABLE tb_order TO tb_order_old) and start again: then a new one is made",
+            opts.db_name().unwrap_or_default(),
+            columns.join(", ")
+        )));
+    }
+    Ok(connection)
 }

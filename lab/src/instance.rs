@@ -410,6 +410,24 @@ impl Instance {
         Ok(())
     }
 
+    /// Restarts RabbitMQ if a quorum queue has lost its process, and says whether this was so. After a
+    /// kill it may happen with RabbitMQ 3.10, and then only a restart brings the queue back:
+    /// <https://github.com/rabbitmq/rabbitmq-server/issues/12635>.
+    pub fn mend_queues(&self) -> Result<bool> {
+        let down = || {
+            let queues = self.management("queues").unwrap_or_default();
+            let mut queues = queues.as_array().into_iter().flatten();
+            queues.any(|queue| queue["type"] == "quorum" && queue["leader"].is_null())
+        };
+        // It may be about to choose one.
+        if wait_until(Duration::from_secs(5), || !down()).is_ok() {
+            return Ok(false);
+        }
+        self.stop(Service::Rabbitmq, false)?;
+        self.start(&[Service::Rabbitmq], &Tasks::quiet())?;
+        Ok(true)
+    }
+
     /// Stops everything, cleanly or at once.
     pub fn stop_all(&self, kill: bool) -> Result<()> {
         for service in Service::ALL {
@@ -595,7 +613,13 @@ impl Instance {
         let version = Command::new(&server).arg("--version").output()?.stdout;
         let mariadb = String::from_utf8_lossy(&version).contains("MariaDB");
         let data = self.folder.join("mysql");
-        let mut common = vec![format!("--datadir={}", data.display())];
+        // Not /tmp: a server that starts removes there what another has in use.
+        let temporary = self.folder.join("tmp");
+        fs::create_dir_all(&temporary)?;
+        let mut common = vec![
+            format!("--datadir={}", data.display()),
+            format!("--tmpdir={}", temporary.display()),
+        ];
         if Uid::effective().is_root() {
             common.push("--user=root".to_owned());
         }

@@ -3,6 +3,7 @@
 //!     cargo run -p orders-mysql --bin receive-orders
 //!     cargo run -p orders-mysql --bin receive-orders -- --break-connection 0.1
 
+use std::mem;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -10,14 +11,11 @@ use clap::Parser;
 use futures_lite::StreamExt;
 use futures_lite::future::poll_once;
 use lapin::message::Delivery;
-use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
-    ConfirmSelectOptions,
-};
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Confirmation, Connection, Consumer};
 use orders_mysql::table::{Failure, Row, Table, USER_ID_MAX};
-use orders_mysql::{declare, printable};
+use orders_mysql::{declare, publish};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -48,10 +46,9 @@ fn probability(text: &str) -> anyhow::Result<f64> {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), common::Error> {
-    let args = Args::parse();
     let mut receiver = Receiver {
+        args: Args::parse(),
         table: Table::open(&common::mysql_url()).await?,
-        break_connection: args.break_connection,
         total: Count::default(),
         shown: Count::default(),
         begin: None,
@@ -59,16 +56,15 @@ async fn main() -> Result<(), common::Error> {
         last_user: String::new(),
     };
     common::run(env!("CARGO_BIN_NAME"), async |connection, stop| {
-        receive(connection, stop, args.batch, &mut receiver).await
+        receive(connection, stop, &mut receiver).await
     })
     .await?;
     receiver.show();
-    let Count {
-        stored,
-        known,
-        dead,
-    } = receiver.total;
-    eprintln!(" [*] Orders stored: {stored}, known already: {known}, dead: {dead}");
+    let total = receiver.total;
+    eprintln!(
+        " [*] Orders stored: {}, known already: {}, dead: {}",
+        total.stored, total.known, total.dead
+    );
     Ok(())
 }
 
@@ -76,9 +72,9 @@ async fn main() -> Result<(), common::Error> {
 async fn receive(
     connection: &Connection,
     stop: &CancellationToken,
-    batch: u16,
     receiver: &mut Receiver,
 ) -> anyhow::Result<()> {
+    let batch = receiver.args.batch;
     let channel = connection.create_channel().await?;
     declare(&channel).await?;
     channel
@@ -135,8 +131,8 @@ struct Count {
 }
 
 struct Receiver {
+    args: Args,
     table: Table,
-    break_connection: f64,
     total: Count,
     /// What of it we have shown already, and when what is not shown began and ended.
     shown: Count,
@@ -150,17 +146,19 @@ impl Receiver {
     async fn store(&mut self, channel: &Channel, batch: Vec<Delivery>) -> anyhow::Result<()> {
         self.begin.get_or_insert_with(Instant::now);
         let mut rows = Vec::with_capacity(batch.len());
-        for delivery in &batch {
-            match row(delivery) {
-                Ok(row) => rows.push((row, delivery)),
-                Err(reason) => self.bury(channel, delivery, &reason).await?,
+        for order in &batch {
+            match row(order) {
+                Ok(row) => rows.push(row),
+                Err(reason) => self.bury(channel, order, &reason).await?,
             }
         }
         // One row that MySQL refuses must not take the others with it: find it out.
-        if let Err(_reason) = self.insert(&rows).await? {
-            for row in &rows {
-                if let Err(reason) = self.insert(std::slice::from_ref(row)).await? {
-                    self.bury(channel, row.1, &reason).await?;
+        if self.insert(&rows).await?.is_some() {
+            for order in &batch {
+                if let Ok(row) = row(order)
+                    && let Some(reason) = self.insert(&[row]).await?
+                {
+                    self.bury(channel, order, &reason).await?;
                 }
             }
         }
@@ -179,35 +177,30 @@ impl Receiver {
     }
 
     /// Inserts all rows or none, however long MySQL is away. If it refuses one of them, says why.
-    async fn insert(
-        &mut self,
-        rows: &[(Row<'_>, &Delivery)],
-    ) -> anyhow::Result<Result<(), String>> {
-        let Some((last, _)) = rows.last() else {
-            return Ok(Ok(()));
+    async fn insert(&mut self, rows: &[Row<'_>]) -> anyhow::Result<Option<String>> {
+        let Some([last_user, _]) = rows.last() else {
+            return Ok(None);
         };
-        let plain: Vec<Row> = rows.iter().map(|(row, _)| *row).collect();
-        // If the connection is to break: before MySQL gets the rows, or after it has committed them
-        // and before we have heard so.
-        let mut breaks = (fastrand::f64() < self.break_connection).then(fastrand::bool);
+        let mut breaks = fastrand::f64() < self.args.break_connection;
         let mut pause = Duration::ZERO;
         loop {
-            if breaks.take_if(|late| !*late).is_some() {
-                self.break_connection().await;
-            }
-            match self.table.insert(&plain).await {
-                Ok(_) if breaks.take().is_some() => self.break_connection().await,
+            match self.table.insert(rows).await {
+                // The worst moment: the rows are committed, and we do not hear so.
+                Ok(_) if mem::take(&mut breaks) => {
+                    eprintln!(" [!] Breaking the connection to MySQL");
+                    self.table.break_connection().await;
+                }
                 Ok(new) => {
                     if !pause.is_zero() {
                         eprintln!(" [!] MySQL is back");
                     }
                     self.total.stored += new;
-                    self.total.known += plain.len() as u64 - new;
-                    self.last_user = last.user_id.to_owned();
-                    return Ok(Ok(()));
+                    self.total.known += rows.len() as u64 - new;
+                    self.last_user = last_user.escape_debug().to_string();
+                    return Ok(None);
                 }
-                Err(Failure::Row(reason)) => return Ok(Err(reason)),
-                Err(Failure::Fatal(error)) => return Err(error),
+                Err(Failure::Row(reason)) => return Ok(Some(reason)),
+                Err(Failure::Fatal(cause)) => bail!("MySQL: {cause}"),
                 Err(Failure::Away(cause)) => {
                     if pause.is_zero() {
                         eprintln!(" [!] MySQL: {cause}. Trying again ...");
@@ -217,11 +210,6 @@ impl Receiver {
                 }
             }
         }
-    }
-
-    async fn break_connection(&mut self) {
-        eprintln!(" [!] Breaking the connection to MySQL");
-        self.table.break_connection().await;
     }
 
     /// Sends an order that cannot be stored to `orders.dead`, with the reason in its headers.
@@ -235,18 +223,8 @@ impl Receiver {
         let properties = order.properties.clone();
         let mut headers = properties.headers().clone().unwrap_or_default();
         headers.insert("reason".into(), AMQPValue::LongString(reason.into()));
-        let confirm = channel
-            .basic_publish(
-                "orders.dlx".into(),
-                "orders".into(),
-                BasicPublishOptions {
-                    mandatory: true,
-                    ..Default::default()
-                },
-                &order.data,
-                properties.with_headers(headers).with_delivery_mode(2),
-            )
-            .await?;
+        let properties = properties.with_headers(headers).with_delivery_mode(2);
+        let confirm = publish(channel, "orders.dlx", &order.data, properties).await?;
         match confirm.await? {
             Confirmation::Ack(None) => self.total.dead += 1,
             other => bail!("the broker did not take an order for `orders.dead`: {other:?}"),
@@ -259,24 +237,17 @@ impl Receiver {
         let Some(begin) = self.begin.take() else {
             return;
         };
-        let (total, shown) = (self.total, self.shown);
-        let (stored, known) = (total.stored - shown.stored, total.known - shown.known);
+        let stored = self.total.stored - self.shown.stored;
+        let known = self.total.known - self.shown.known;
         match (stored, known) {
             (0, 0) => {}
-            (1, 0) => println!(
-                " [x] Stored the order of {}",
-                printable(self.last_user.as_bytes())
-            ),
-            (0, 1) => println!(
-                " [x] Known already: the order of {}",
-                printable(self.last_user.as_bytes())
-            ),
+            (1, 0) => println!(" [x] Stored the order of {}", self.last_user),
             _ => {
                 let rate = (stored + known) as f64 / (self.end - begin).as_secs_f64();
                 println!(" [x] Stored {stored} orders, {rate:.0} a second; known already: {known}");
             }
         }
-        self.shown = total;
+        self.shown = self.total;
     }
 }
 
@@ -291,11 +262,8 @@ fn row(order: &Delivery) -> Result<Row<'_>, String> {
             "{length} characters, and the table takes {USER_ID_MAX}"
         ));
     }
-    match order.properties.message_id() {
-        Some(id) if !id.as_str().is_empty() => Ok(Row {
-            user_id,
-            message_id: id.as_str(),
-        }),
+    match order.properties.message_id().as_ref() {
+        Some(id) if !id.as_str().is_empty() => Ok([user_id, id.as_str()]),
         _ => Err("no message id".to_owned()),
     }
 }

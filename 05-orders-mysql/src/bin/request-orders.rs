@@ -4,6 +4,7 @@
 //!     cargo run --release -p orders-mysql --bin request-orders -- 100000
 
 use std::collections::VecDeque;
+use std::mem;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
@@ -11,15 +12,18 @@ use anyhow::{anyhow, bail};
 use clap::Parser;
 use futures_util::future::try_join_all;
 use indicatif::{ProgressBar, ProgressStyle};
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::{BasicProperties, Channel, Confirmation, Connection, PublisherConfirm};
-use orders_mysql::{declare, new_order, user_id};
+use lapin::options::ConfirmSelectOptions;
+use lapin::{BasicProperties, Confirmation, Connection};
+use orders_mysql::{declare, new_order, publish, user_id};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 /// How many orders may be on their way, published and not yet confirmed. Waiting for each confirm
 /// would cost a round trip an order; without a limit, all of them would wait in our memory.
 const WINDOW: usize = 1000;
+
+/// How long to leave a queue in peace that has refused orders.
+const REFUSED: Duration = Duration::from_millis(100);
 
 /// Let users 1 to COUNT place one order each.
 #[derive(Parser)]
@@ -78,17 +82,27 @@ async fn request(
         .await?;
 
     let mut confirms = VecDeque::new(); // for the first of the unconfirmed orders, in their order
+    let (mut refused, mut said) = (false, false);
     loop {
         // After Ctrl-C, only the confirms of those on their way.
         if confirms.len() <= WINDOW / 2 && !stop.is_cancelled() {
+            if mem::take(&mut refused) {
+                if !mem::replace(&mut said, true) {
+                    eprintln!(" [!] The queue `orders` is full, or down. Trying again ...");
+                }
+                sleep(REFUSED).await;
+            }
             let free = WINDOW - unconfirmed.len();
             unconfirmed.extend(users.by_ref().take(free).map(|user| Order {
                 user_id: user_id(&user.to_string()),
                 properties: new_order(),
             }));
             // All at once: each `basic_publish` waits until its bytes have gone to the socket.
-            let orders = unconfirmed.range(confirms.len()..);
-            confirms.extend(try_join_all(orders.map(|order| publish(&channel, order))).await?);
+            let orders = unconfirmed.range(confirms.len()..).map(|order| {
+                let body = order.user_id.as_bytes();
+                publish(&channel, "", body, order.properties.clone())
+            });
+            confirms.extend(try_join_all(orders).await?);
         }
         let Some(confirm) = confirms.pop_front() else {
             channel.close(200, "Goodbye".into()).await?;
@@ -100,26 +114,10 @@ async fn request(
                 progress.inc(1);
             }
             Confirmation::Nack(_) => {
-                unconfirmed.rotate_left(1); // the queue takes no more at the moment: try again
-                sleep(Duration::from_millis(100)).await;
+                unconfirmed.rotate_left(1); // the queue does not take it now: try again
+                refused = true;
             }
             _ => bail!("an order came back: was the queue `orders` deleted?"),
         }
     }
-}
-
-async fn publish(channel: &Channel, order: &Order) -> lapin::Result<PublisherConfirm> {
-    let mandatory = BasicPublishOptions {
-        mandatory: true,
-        ..Default::default()
-    };
-    channel
-        .basic_publish(
-            "".into(),
-            "orders".into(),
-            mandatory,
-            order.user_id.as_bytes(),
-            order.properties.clone(),
-        )
-        .await
 }

@@ -6,8 +6,8 @@
 use anyhow::{Context, anyhow};
 use clap::Parser;
 use lapin::Confirmation;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use orders_mysql::{declare, new_order, user_id};
+use lapin::options::ConfirmSelectOptions;
+use orders_mysql::{declare, new_order, publish, user_id};
 
 /// Send one order to the queue `orders`.
 #[derive(Parser)]
@@ -27,19 +27,7 @@ async fn main() -> Result<(), common::Error> {
         .confirm_select(ConfirmSelectOptions::default())
         .await?;
 
-    let mandatory = BasicPublishOptions {
-        mandatory: true,
-        ..Default::default()
-    };
-    let confirm = channel
-        .basic_publish(
-            "".into(),
-            "orders".into(),
-            mandatory,
-            order.as_bytes(),
-            new_order(),
-        )
-        .await?;
+    let confirm = publish(&channel, "", order.as_bytes(), new_order()).await?;
     let confirmation = confirm
         .await
         .context("no confirm came: the broker may not have the order")?;

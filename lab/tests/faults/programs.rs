@@ -258,8 +258,7 @@ impl Role {
             (Self::Store, Some(line)) => {
                 let known = line.split_once("; known already: ");
                 let known = known.and_then(|(_, known)| known.parse().ok());
-                let one = u64::from(line.starts_with(" [x] Known already: "));
-                tally.orders.known += known.unwrap_or(one);
+                tally.orders.known += known.unwrap_or(0);
             }
             _ => {}
         }
