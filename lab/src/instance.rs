@@ -414,13 +414,10 @@ impl Instance {
     /// kill it may happen with RabbitMQ 3.10, and then only a restart brings the queue back:
     /// <https://github.com/rabbitmq/rabbitmq-server/issues/12635>.
     pub fn mend_queues(&self) -> Result<bool> {
-        let down = || {
-            let queues = self.management("queues").unwrap_or_default();
-            let mut queues = queues.as_array().into_iter().flatten();
-            queues.any(|queue| queue["type"] == "quorum" && queue["leader"].is_null())
-        };
-        // It may be about to choose one.
-        if wait_until(Duration::from_secs(5), || !down()).is_ok() {
+        let mut list = self.rabbitmqctl()?;
+        list.args(["-q", "list_queues", "--no-table-headers", "state"]);
+        let states = list.output()?.stdout;
+        if !String::from_utf8_lossy(&states).contains("down") {
             return Ok(false);
         }
         self.stop(Service::Rabbitmq, false)?;

@@ -184,9 +184,6 @@ fn run<'scope>(
     while !left().is_zero() {
         world.tally().show(task);
         thread::sleep(left().min(Duration::from_millis(random.u64(1000..6000))));
-        if world.instance.mend_queues()? {
-            task.note("RabbitMQ had lost a queue, and was started again");
-        }
         let Some(fault) = bag.draw(&mut random, left()) else {
             continue;
         };
@@ -205,8 +202,8 @@ fn run<'scope>(
         let silent = ours.filter(|program| !program.worked.load(Relaxed));
         silent.map(|program| program.name).collect::<Vec<_>>()
     };
-    if wait_until(LIMIT / 4, || silent().is_empty()).is_err() {
-        world.instance.mend_queues()?;
+    if wait_until(LIMIT / 4, || silent().is_empty()).is_err() && world.instance.mend_queues()? {
+        task.note("RabbitMQ had lost a queue, and was started again");
     }
     wait_until(LIMIT, || silent().is_empty())
         .with_context(|| format!("nothing more comes from {:?}", silent()))?;
