@@ -1,6 +1,7 @@
 //! The transactional outbox. A change and its event are written in one transaction: there is never one
 //! without the other. A relay publishes what is in the outbox, and takes it out when it is confirmed.
 
+use std::mem;
 use std::time::Duration;
 
 use anyhow::{Error, bail};
@@ -53,6 +54,7 @@ pub async fn relay(
         .confirm_select(ConfirmSelectOptions::default())
         .await?;
 
+    let mut refused = false;
     while !stop.is_cancelled() {
         let read = async || {
             let mut transaction = database.begin().await?;
@@ -88,7 +90,12 @@ pub async fn relay(
                 .await?;
             match confirm.await? {
                 Confirmation::Ack(None) => sent.push((*id,)),
-                Confirmation::Nack(_) => break, // the queue takes no more at the moment
+                Confirmation::Nack(_) => {
+                    if !mem::replace(&mut refused, true) {
+                        eprintln!(" [!] A queue for events is full, or down. Trying again ...");
+                    }
+                    break;
+                }
                 _ => bail!("an event came back: was a queue deleted?"),
             }
         }

@@ -193,13 +193,7 @@ fn an_internal_error_of_the_broker_is_outlived() {
     let servers = breakable();
     let url = servers.instance.amqp_url();
     lines("send", &["not lost"], &url);
-    let mut eval = servers.instance.rabbitmqctl().unwrap();
-    eval.args([
-        "-q",
-        "eval",
-        "ra:stop_server(quorum_queues, {'%2F_hello', node()}).",
-    ]);
-    assert!(eval.status().unwrap().success());
+    servers.stop_queue("hello");
     let receive = Terminal::run("receive", &NONE, &url);
     for _ in 0..2 {
         receive.expect(" [!] RabbitMQ has met an internal error: its log says more");

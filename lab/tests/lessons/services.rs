@@ -431,9 +431,22 @@ fn what_is_away() {
         (503, "the service admin is away; try again in a moment")
     );
     assert_eq!(likes(&test), 2);
-    test.admin = service(&test.servers, "admin", 1);
+    test.admin = service(&test.servers, "admin", 1_000_000);
     wait_until(LIMIT, || {
         test.admin("GET", "/api/products/1", None).1["likes"] == 2
+    })
+    .unwrap();
+
+    // a queue is down
+    test.servers.stop_queue("admin");
+    test.restart_main();
+    assert_eq!(like(&test).0, 200);
+    while test.main.line().unwrap() != " [!] A queue for events is full, or down. Trying again ..."
+    {
+    }
+    assert!(test.servers.instance.mend_queues().unwrap());
+    wait_until(LIMIT, || {
+        test.admin("GET", "/api/products/1", None).1["likes"] == 3
     })
     .unwrap();
 }

@@ -76,6 +76,13 @@ impl Servers {
         }
     }
 
+    /// Ends the process that a quorum queue has in RabbitMQ.
+    pub fn stop_queue(&self, queue: &str) {
+        let call = format!("ra:stop_server(quorum_queues, {{'%2F_{queue}', node()}}).");
+        let mut eval = self.instance.rabbitmqctl().unwrap();
+        assert!(eval.args(["-q", "eval", &call]).status().unwrap().success());
+    }
+
     pub fn log(&self) -> String {
         let log = std::fs::read(self.instance.log(Service::Rabbitmq)).unwrap();
         String::from_utf8_lossy(&log).into_owned()
