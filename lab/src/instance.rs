@@ -411,8 +411,8 @@ impl Instance {
     }
 
     /// Restarts RabbitMQ if a quorum queue has lost its process, and says whether this was so. After a
-    /// kill it may happen with RabbitMQ 3.10, and then only a restart brings the queue back:
-    /// <https://github.com/rabbitmq/rabbitmq-server/issues/12635>.
+    /// kill it may happen with RabbitMQ 3.10, and then only a restart brings the queue back. Its log looks
+    /// as in <https://github.com/rabbitmq/rabbitmq-server/issues/12635>.
     pub fn mend_queues(&self) -> Result<bool> {
         let mut list = self.rabbitmqctl()?;
         list.args(["-q", "list_queues", "--no-table-headers", "state"]);
