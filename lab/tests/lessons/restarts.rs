@@ -10,7 +10,7 @@ use lab::progress::Tasks;
 use nix::sys::signal::Signal;
 
 use crate::support::{
-    AGAIN, Client, LIMIT, LOST, NONE, Servers, Terminal, WAITING, breakable, lines,
+    AGAIN, Client, INTERNAL, LIMIT, LOST, NONE, Servers, Terminal, WAITING, breakable, lines,
 };
 
 const RABBITMQ: [Service; 1] = [Service::Rabbitmq];
@@ -196,7 +196,7 @@ fn an_internal_error_of_the_broker_is_outlived() {
     servers.stop_queue("hello");
     let receive = Terminal::run("receive", &NONE, &url);
     for _ in 0..2 {
-        receive.expect(" [!] RabbitMQ has met an internal error: its log says more");
+        receive.expect(INTERNAL);
         receive.expect(LOST);
         receive.expect(AGAIN);
     }
