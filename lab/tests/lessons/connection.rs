@@ -10,13 +10,13 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 
 use crate::support::{Servers, Terminal, output, program, shared};
 
-/// One line, within ten seconds (four, on an idle machine), exit code 1, and no password in it.
+/// One line, within five seconds, exit code 1, and no password in it.
 fn assert_refused(url: &str, expected: &[&str]) {
     program("send"); // compiled before the clock runs
     let start = Instant::now();
     let (lines, code) = output("send", &["hello"], url);
     assert!(
-        start.elapsed() < Duration::from_secs(10),
+        start.elapsed() < Duration::from_secs(5),
         "{url}: {:?}",
         start.elapsed()
     );

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{LazyLock, Mutex, MutexGuard};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lab::guard::Guard;
 use lab::instance::{Backend, Instance, Service};
@@ -72,9 +72,13 @@ impl Servers {
     /// Waits for what must happen after RabbitMQ was killed, if need be with the help of
     /// [`Instance::mend_queues`].
     pub fn wait_until(&self, mut done: impl FnMut() -> bool) {
+        let mut start = Instant::now();
         while wait_until(LIMIT / 4, &mut done).is_err() {
-            assert!(self.instance.mend_queues().unwrap(), "waited in vain");
-            println!("RabbitMQ had lost a queue, and was started again");
+            assert!(start.elapsed() < LIMIT, "waited in vain");
+            if self.instance.mend_queues().unwrap() {
+                println!("RabbitMQ had lost a queue, and was started again");
+                start = Instant::now();
+            }
         }
     }
 
