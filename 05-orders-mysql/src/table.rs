@@ -64,7 +64,12 @@ impl From<Error> for Failure {
     /// What a server's refusal means for us: <https://dev.mysql.com/doc/mysql-errors/en/>.
     fn from(error: Error) -> Self {
         let Error::Server(error) = error else {
-            return Self::Away(anyhow!(error).root_cause().to_string());
+            let cause = anyhow!(error).root_cause().to_string();
+            // The rows together are more than MySQL takes in one statement; one by one they are not.
+            return match cause.contains("max_allowed_packet") {
+                true => Self::Row(cause),
+                false => Self::Away(cause),
+            };
         };
         match (error.state.get(..2), error.code) {
             // may not log in, may not do this, no such database, table or column
@@ -79,6 +84,16 @@ impl From<Error> for Failure {
                 Self::Away(error.message)
             }
             _ => Self::Row(error.message),
+        }
+    }
+}
+
+impl Failure {
+    /// When a new connection is refused, none of the rows is at fault. There was one before, so it is
+    /// tried again, even if somebody must first mend what is wrong.
+    fn later(self) -> Self {
+        match self {
+            Self::Away(cause) | Self::Row(cause) | Self::Fatal(cause) => Self::Away(cause),
         }
     }
 }
@@ -120,7 +135,7 @@ impl Table {
         // the next time.
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => connect(&self.opts).await?,
+            None => connect(&self.opts).await.map_err(Failure::later)?,
         };
         connection.exec_drop(INSERT, (Serialized(rows),)).await?;
         let new = connection.affected_rows();

@@ -28,7 +28,7 @@ const INBOX: &str = "CREATE TABLE IF NOT EXISTS inbox (
 /// Why something was not done.
 #[derive(Debug)]
 pub enum Failure {
-    /// MySQL is not there, or not now: the same again later.
+    /// MySQL is not there, or does not let us: the same again later.
     Away(String),
     /// It will not work next time either.
     Refused(String),
@@ -38,10 +38,10 @@ impl From<Error> for Failure {
     /// What a server's refusal means: <https://dev.mysql.com/doc/mysql-errors/en/>.
     fn from(error: Error) -> Self {
         match error {
-            // the connection; a deadlock; too many connections, no more room on the disk, shutting down,
-            // table full, waited too long for a lock, read-only, killed
+            // the connection; a deadlock; may not do this, no such table; too many connections, no more
+            // room on the disk, shutting down, table full, waited too long for a lock, read-only, killed
             Error::Server(error)
-                if !matches!(error.state.get(..2), Some("08" | "40" | "70"))
+                if !matches!(error.state.get(..2), Some("08" | "40" | "42" | "70"))
                     && !matches!(
                         error.code,
                         1021 | 1040 | 1053 | 1114 | 1205 | 1290 | 1317 | 1836 | 1927
@@ -105,9 +105,11 @@ impl Database {
         Ok(Self { pool })
     }
 
-    /// Begins a transaction. Dropped without a commit, it is rolled back.
+    /// Begins a transaction. Dropped without a commit, it is rolled back. Whatever is wrong here, no
+    /// event is at fault.
     pub async fn begin(&self) -> Result<Transaction<'static>, Failure> {
-        Ok(self.pool.start_transaction(TxOpts::default()).await?)
+        let transaction = self.pool.start_transaction(TxOpts::default()).await;
+        transaction.map_err(|error| Failure::Away(error.to_string()))
     }
 }
 

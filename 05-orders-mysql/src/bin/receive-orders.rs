@@ -29,8 +29,9 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5
 /// Write the orders of the queue `orders` into the table `tb_order` until Ctrl-C.
 #[derive(Parser)]
 struct Args {
+    // Orders of the greatest length are 3 KB of JSON each, and a server takes 16 MiB in one statement.
     /// How many orders to store in one transaction at most
-    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u16).range(1..=5000))]
     batch: u16,
 
     /// How likely it is that the connection to MySQL breaks at a batch, from 0 to 1: see what happens

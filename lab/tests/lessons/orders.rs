@@ -16,7 +16,8 @@ use mysql_async::{Conn, Row};
 use nix::sys::signal::Signal;
 
 use crate::support::{
-    Client, LIMIT, NONE, Servers, Terminal, database, lines, output, random, shared, vhost,
+    Client, LIMIT, NONE, Servers, Terminal, change_password, database, lines, output, random,
+    shared, vhost,
 };
 
 const WAITING: &str = " [*] Waiting for orders. To exit press CTRL+C";
@@ -293,6 +294,19 @@ async fn what_mysql_refuses_goes_to_the_dead_letter_queue_alone() {
     client.close().await;
 }
 
+/// The orders of a batch may be more than MySQL takes in one statement.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_is_too_large_for_mysql_is_stored_order_by_order() {
+    let test = Test {
+        mysql: database("large").await + "?max_allowed_packet=2048",
+        amqp: vhost("large"),
+    };
+    lines("request-orders", &["200"], &test.amqp);
+    let receiver = test.receiver(&[]);
+    test.wait_for_rows(200).await;
+    assert_eq!(stop(receiver), [200, 0, 0]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_or_a_table_that_will_not_do() {
     let mut test = Test::new("wrong").await;
@@ -374,7 +388,7 @@ async fn a_server_or_a_table_that_will_not_do() {
     stop(receiver);
     for arguments in [
         ["--batch", "0"],
-        ["--batch", "99999"],
+        ["--batch", "5001"],
         ["--break-connection", "2"],
     ] {
         let (lines, code) = output("receive-orders", &arguments, &test.amqp);
@@ -420,8 +434,8 @@ fn help() {
 }
 
 /// MySQL goes away and comes back: said once, nothing lost, nothing done by hand.
-#[test]
-fn receive_orders_waits_for_mysql() {
+#[tokio::test(flavor = "multi_thread")]
+async fn receive_orders_waits_for_mysql() {
     let servers = Servers::start(&Service::ALL);
     let (amqp, mysql) = (servers.instance.amqp_url(), servers.instance.mysql_url());
     let receiver = Terminal::run_with("receive-orders", &NONE, (&amqp, &mysql));
@@ -443,11 +457,20 @@ fn receive_orders_waits_for_mysql() {
         receiver.expect(&format!(" [x] Stored the order of {ONE}"));
     }
 
+    // it refuses to talk to us
+    let other = change_password(&mysql, "other").await;
+    lines("send-order", &["1"], &amqp);
+    let line = receiver.line().unwrap();
+    assert!(line.starts_with(" [!] MySQL: "), "{line}");
+    change_password(&other, "guest").await;
+    receiver.expect(" [!] MySQL is back");
+    receiver.expect(&format!(" [x] Stored the order of {ONE}"));
+
     // Ctrl-C while it is away: the order stays in the queue
     servers.instance.stop(Service::Mysql, true).unwrap();
     lines("send-order", &["2"], &amqp);
     receiver.line().unwrap();
-    assert_eq!(stop(receiver), [2, 0, 0]);
+    assert_eq!(stop(receiver), [3, 0, 0]);
     servers
         .instance
         .start(&[Service::Mysql], &Tasks::quiet())

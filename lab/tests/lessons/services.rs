@@ -12,7 +12,7 @@ use mysql_async::prelude::Queryable;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{LIMIT, Servers, Terminal, program, shared};
+use crate::support::{LIMIT, Servers, Terminal, change_password, program, shared};
 
 const WAITING: &str = " [*] Waiting for events. To exit press CTRL+C";
 
@@ -382,8 +382,8 @@ async fn events() {
 }
 
 /// What is away: reads go on, a like that cannot be recorded is refused, and what is recorded arrives.
-#[test]
-fn what_is_away() {
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_away() {
     let mut test = Test::start(1_000_000);
     let tasks = Tasks::quiet();
     let like = |test: &Test| test.main("POST", "/api/products/1/like");
@@ -449,6 +449,37 @@ fn what_is_away() {
         test.admin("GET", "/api/products/1", None).1["likes"] == 3
     })
     .unwrap();
+
+    // MySQL refuses to talk to us: the relay and the inbox say so, and the event waits
+    let liked = json!({"id": 1}).to_string();
+    let old = test.servers.instance.mysql_url();
+    let new = change_password(&old, "other").await;
+    test.publish("product_liked", &liked, Some("refused")).await;
+    for _ in 0..2 {
+        while !test.admin.line().unwrap().starts_with(" [!] MySQL: ") {}
+    }
+    assert_eq!(like(&test).0, 503);
+    change_password(&new, "guest").await;
+    wait_until(LIMIT, || {
+        test.admin("GET", "/api/products/1", None).1["likes"] == 4
+    })
+    .unwrap();
+
+    // a table is not there
+    let mut database = Conn::from_url(old).await.unwrap();
+    for (from, to, likes) in [("products", "missing", 4), ("missing", "products", 5)] {
+        let rename = format!("RENAME TABLE test_admin.{from} TO test_admin.{to}");
+        database.query_drop(rename).await.unwrap();
+        if to == "missing" {
+            test.publish("product_liked", &liked, Some(to)).await;
+            while !test.admin.line().unwrap().contains("doesn't exist") {}
+        }
+        wait_until(LIMIT, || {
+            test.admin("GET", "/api/products/1", None).1["likes"] == likes
+        })
+        .unwrap();
+    }
+    database.disconnect().await.unwrap();
 }
 
 /// A thousand likes while everything is killed once: no like is lost, none counts twice.
