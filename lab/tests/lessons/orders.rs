@@ -16,8 +16,8 @@ use mysql_async::{Conn, Row};
 use nix::sys::signal::Signal;
 
 use crate::support::{
-    Client, LIMIT, NONE, Servers, Terminal, change_password, database, lines, output, random,
-    shared, vhost,
+    Client, LIMIT, NONE, Servers, Terminal, change_password, database, end_connections, lines,
+    output, random, shared, vhost,
 };
 
 const WAITING: &str = " [*] Waiting for orders. To exit press CTRL+C";
@@ -459,6 +459,7 @@ async fn receive_orders_waits_for_mysql() {
 
     // it refuses to talk to us
     let other = change_password(&mysql, "other").await;
+    end_connections(&other).await;
     lines("send-order", &["1"], &amqp);
     let line = receiver.line().unwrap();
     assert!(line.starts_with(" [!] MySQL: "), "{line}");

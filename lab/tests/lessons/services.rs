@@ -12,7 +12,7 @@ use mysql_async::prelude::Queryable;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{LIMIT, Servers, Terminal, change_password, program, shared};
+use crate::support::{LIMIT, Servers, Terminal, change_password, end_connections, program, shared};
 
 const WAITING: &str = " [*] Waiting for events. To exit press CTRL+C";
 
@@ -454,6 +454,7 @@ async fn what_is_away() {
     let liked = json!({"id": 1}).to_string();
     let old = test.servers.instance.mysql_url();
     let new = change_password(&old, "other").await;
+    end_connections(&new).await;
     test.publish("product_liked", &liked, Some("refused")).await;
     for _ in 0..2 {
         while !test.admin.line().unwrap().starts_with(" [!] MySQL: ") {}

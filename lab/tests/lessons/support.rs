@@ -130,19 +130,13 @@ pub async fn database(name: &str) -> String {
         .replace("/test", &format!("/test_{name}"))
 }
 
-/// Gives the user of this MySQL a new password, and ends all connections with the old one: the new URL.
+/// Gives the user of this MySQL a new password: the new URL. Connections that are there stay.
 pub async fn change_password(url: &str, password: &str) -> String {
     let mut connection = mysql_async::Conn::from_url(url).await.unwrap();
     let mysql = format!("SET PASSWORD = '{password}'");
     let mariadb = format!("SET PASSWORD = PASSWORD('{password}')");
     if connection.query_drop(mysql).await.is_err() {
         connection.query_drop(mariadb).await.unwrap();
-    }
-    let id = |row: mysql_async::Row| row.get::<u32, _>("Id").unwrap();
-    let ids = connection.query_map("SHOW PROCESSLIST", id).await.unwrap();
-    let own = connection.id();
-    for id in ids.into_iter().filter(|id| *id != own) {
-        let _ = connection.query_drop(format!("KILL {id}")).await; // it may be gone already
     }
     connection.disconnect().await.unwrap();
     let old = mysql_async::Opts::from_url(url).unwrap();
@@ -151,6 +145,18 @@ pub async fn change_password(url: &str, password: &str) -> String {
         &format!(":{password}@"),
         1,
     )
+}
+
+/// Ends all other connections of the user of this MySQL.
+pub async fn end_connections(url: &str) {
+    let mut connection = mysql_async::Conn::from_url(url).await.unwrap();
+    let id = |row: mysql_async::Row| row.get::<u32, _>("Id").unwrap();
+    let ids = connection.query_map("SHOW PROCESSLIST", id).await.unwrap();
+    let own = connection.id();
+    for id in ids.into_iter().filter(|id| *id != own) {
+        let _ = connection.query_drop(format!("KILL {id}")).await; // it may be gone already
+    }
+    connection.disconnect().await.unwrap();
 }
 
 /// Waits until a queue in a virtual host of [`vhost`] holds that many messages, delivered or not.
