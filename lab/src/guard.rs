@@ -12,12 +12,12 @@ use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use crate::instance::Instance;
 use crate::process::tell;
+use crate::servers::Instance;
 
 /// Watches over this process until it is dropped.
 pub struct Guard {
-    process: Child,
+    process: Mutex<Child>,
     pipe: Mutex<Option<ChildStdin>>,
 }
 
@@ -34,7 +34,10 @@ impl Guard {
             .spawn()
             .with_context(|| format!("cannot start {}", lab.display()))?;
         let pipe = Mutex::new(process.stdin.take());
-        Ok(Self { process, pipe })
+        Ok(Self {
+            process: Mutex::new(process),
+            pipe,
+        })
     }
 
     /// Also ends this process group, which has just been started.
@@ -45,6 +48,16 @@ impl Guard {
     /// This process group has ended.
     pub fn release(&self, group: u32) {
         self.tell(&format!("-{group}"));
+    }
+
+    /// Ends everything that it watches over.
+    pub fn end(&self) {
+        if let Ok(mut pipe) = self.pipe.lock() {
+            *pipe = None;
+        }
+        if let Ok(mut process) = self.process.lock() {
+            let _ = process.wait();
+        }
     }
 
     fn tell(&self, line: &str) {
@@ -58,10 +71,7 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if let Ok(mut pipe) = self.pipe.lock() {
-            *pipe = None;
-        }
-        let _ = self.process.wait();
+        self.end();
     }
 }
 
@@ -81,10 +91,7 @@ pub fn main(folder: PathBuf) -> Result<()> {
         let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
     }
     match Instance::load(&folder) {
-        Some(instance) => {
-            instance.stop_all(true)?;
-            instance.wipe()
-        }
+        Some(instance) => instance.remove(),
         None => Ok(fs::remove_dir_all(folder)?),
     }
 }

@@ -3,15 +3,16 @@
 
 pub mod bench;
 pub mod guard;
-pub mod instance;
+pub mod install;
 pub mod peers;
 pub mod play;
-pub mod probe;
 pub mod process;
 pub mod progress;
 pub mod readme;
 pub mod servers;
+pub mod signals;
 pub mod terminal;
+pub mod up;
 pub mod url;
 
 use std::path::{Path, PathBuf};
@@ -21,6 +22,9 @@ use anyhow::{Context, Result, ensure};
 
 use crate::process::{cargo, run};
 use crate::progress::Tasks;
+
+/// How a line begins that says which test cannot run here, and why.
+pub const LEFT_OUT: &str = "left out: ";
 
 /// The root of the checkout.
 pub fn root() -> &'static Path {

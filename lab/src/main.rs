@@ -1,22 +1,25 @@
 //! The command line of the lab: `cargo lab`.
 
 use std::env;
-use std::io::IsTerminal;
+use std::io::{BufRead, BufReader, IsTerminal};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 use std::thread;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use lab::bench::Benchmark;
 use lab::guard::{self, Guard};
-use lab::instance::{Backend, Instance, Service};
+use lab::install::{self, Package, install};
 use lab::play::{self, INSTANCE, Shown};
 use lab::process::{cargo, run};
 use lab::progress::Tasks;
 use lab::readme::Readme;
-use lab::servers::{self, Package};
-use lab::{find_lessons, root};
+use lab::servers::probe::Answer;
+use lab::servers::{Backend, Instance, Service};
+use lab::{LEFT_OUT, find_lessons, root, signals, up};
 
 /// The lab of the RabbitMQ course: it starts the servers, and plays and tests the lessons.
 #[derive(Parser)]
@@ -76,7 +79,7 @@ enum Cmd {
         /// Do not stop it cleanly: kill -9
         #[arg(long)]
         kill: bool,
-        server: Server,
+        server: Service,
     },
     /// Run RabbitMQ's own command line tool against the RabbitMQ that `up` has started
     Rabbitmqctl {
@@ -90,14 +93,10 @@ enum Cmd {
     Guard { folder: PathBuf },
 }
 
-#[derive(Clone, ValueEnum)]
-enum Server {
-    Rabbitmq,
-    Mysql,
-}
-
 fn main() -> ExitCode {
-    match command(Args::parse().command) {
+    let result = command(Args::parse().command);
+    signals::settle();
+    match result {
         Ok(code) => code,
         Err(error) => {
             eprintln!("Error: {error:#}");
@@ -112,22 +111,16 @@ fn command(command: Cmd) -> Result<ExitCode> {
         Cmd::Test { arguments } => return test(&arguments),
         Cmd::Bench { names, write } => return bench(&names, write),
         Cmd::Faults { minutes, seed } => return faults(minutes, seed),
-        Cmd::Up => servers::up(&Tasks::default())?,
-        Cmd::Down { wipe } => servers::down(wipe)?,
-        Cmd::Status => servers::status()?,
-        Cmd::Restart { kill, server } => {
-            let service = match server {
-                Server::Rabbitmq => Service::Rabbitmq,
-                Server::Mysql => Service::Mysql,
-            };
-            servers::restart(service, kill)?;
-        }
+        Cmd::Up => up::up(&Tasks::default())?,
+        Cmd::Down { wipe } => up::down(wipe)?,
+        Cmd::Status => up::status()?,
+        Cmd::Restart { kill, server } => up::restart(server, kill)?,
         Cmd::Rabbitmqctl { arguments } => {
-            let code = servers::rabbitmqctl(&arguments)?;
+            let code = up::rabbitmqctl(&arguments)?;
             return Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)));
         }
         Cmd::Mysql { statement } => {
-            let code = servers::mysql(&statement)?;
+            let code = up::mysql(&statement)?;
             return Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)));
         }
         Cmd::Guard { folder } => guard::main(folder)?,
@@ -139,31 +132,35 @@ fn command(command: Cmd) -> Result<ExitCode> {
 /// meanwhile.
 fn set_up(
     tasks: &Tasks,
-    backend: Backend,
+    backend: fn(&Tasks) -> Result<Backend>,
     services: &[Service],
     packages: &[Package],
     what: &str,
     builds: Vec<Command>,
-) -> Result<(Instance, Guard)> {
-    let instance = Instance::temporary(backend)?;
+) -> Result<(Instance, &'static Guard)> {
+    let folder = Instance::temporary_folder();
     // before cargo compiles: it may replace our own program
-    let guard = Guard::over(&env::current_exe()?, &instance.folder)?;
-    thread::scope(|scope| {
-        let building = scope.spawn(move || {
+    let guard = signals::end_with(Guard::over(&env::current_exe()?, &folder)?)?;
+    let building = thread::spawn({
+        let (tasks, what) = (tasks.clone(), what.to_owned());
+        move || -> Result<()> {
             let task = tasks.start(format!("Compiling {what}"));
             for build in builds {
                 run(&task, build)?;
             }
             task.done(&format!("Compiled {what}"));
             Ok(())
-        });
-        let started =
-            servers::install(packages, tasks).and_then(|()| instance.start(services, tasks));
-        match building.join() {
-            Ok(built) => started.and(built),
-            Err(_) => bail!("a thread of the lab has panicked"),
         }
-    })?;
+    });
+    // If the servers do not start, nobody needs to wait for what is compiled.
+    let backend = backend(tasks)?;
+    install(install::servers(backend).iter().chain(packages), tasks)?;
+    let instance = Instance::temporary(folder, backend)?;
+    instance.start(services, tasks)?;
+    match building.join() {
+        Ok(built) => built?,
+        Err(_) => bail!("a thread of the lab has panicked"),
+    }
     Ok((instance, guard))
 }
 
@@ -171,18 +168,19 @@ fn play(lessons: &[String]) -> Result<()> {
     let folders = find_lessons(lessons)?;
     let tasks = Tasks::default();
     let builds = folders.iter().map(|folder| lab::build(folder)).collect();
-    let backend = Backend::for_playing();
-    let packages: &[Package] = match backend {
-        Backend::Local => &servers::WITHOUT_DOCKER,
-        Backend::Docker => &servers::WITH_DOCKER,
-    };
-    let services = &Service::ALL;
-    let (instance, guard) = set_up(&tasks, backend, services, packages, "the lessons", builds)?;
+    let (instance, guard) = set_up(
+        &tasks,
+        Backend::choose,
+        &Service::ALL,
+        install::LESSONS,
+        "the lessons",
+        builds,
+    )?;
 
     let colour = std::io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none();
     for folder in &folders {
         let readme = Readme::read(&folder.join("README.md"))?;
-        play_live(&readme, &instance, &guard, colour)?;
+        play_live(&readme, &instance, guard, colour)?;
     }
     println!("\nEvery line came as the README says.");
     Ok(())
@@ -218,14 +216,59 @@ fn play_live(readme: &Readme, instance: &Instance, guard: &Guard, colour: bool) 
     play::play(readme, instance, guard, &mut show)
 }
 
+/// Ends with a line that counts, whatever the tests have printed before.
 fn test(arguments: &[String]) -> Result<ExitCode> {
-    run_cargo(
-        &["test", "--workspace"],
+    let start = Instant::now();
+    let (mut passed, mut failed, mut left_out) = (0, 0, Vec::new());
+    let (instance, code) = run_cargo(
+        &[
+            "test",
+            "--package",
+            "lab",
+            "--lib",
+            "--test",
+            "lessons",
+            "--test",
+            "faults",
+        ],
         "the tests",
+        Backend::choose,
         &Service::ALL,
-        &servers::TESTS,
+        install::TESTS,
         arguments,
-    )
+        |line| {
+            // test result: ok. 94 passed; 0 failed; ...
+            if let Some(result) = line.strip_prefix("test result: ") {
+                let numbers = result
+                    .split([' ', ';'])
+                    .filter_map(|word| word.parse::<u32>().ok());
+                let numbers: Vec<_> = numbers.collect();
+                passed += numbers.first().unwrap_or(&0);
+                failed += numbers.get(1).unwrap_or(&0);
+            }
+            left_out.extend(line.split_once(LEFT_OUT).map(|(_, what)| what.to_owned()));
+        },
+    )?;
+    let count = left_out.len() as u32;
+    for what in left_out {
+        println!("{LEFT_OUT}{what}");
+    }
+    let versions = Service::ALL.map(|service| match instance.probe(service) {
+        Answer::Server(name) => name,
+        _ => service.name().to_owned(),
+    });
+    println!(
+        "{}{}: {} tests passed, {failed} failed, {count} left out, {} s",
+        versions.join(" and "),
+        if instance.backend == Backend::Docker {
+            " with Docker"
+        } else {
+            ""
+        },
+        passed - count,
+        start.elapsed().as_secs()
+    );
+    Ok(code)
 }
 
 fn bench(names: &[Benchmark], write: bool) -> Result<ExitCode> {
@@ -233,13 +276,16 @@ fn bench(names: &[Benchmark], write: bool) -> Result<ExitCode> {
     let mut arguments = vec!["--".to_owned()];
     arguments.extend(names.map(|name| name.get_name().to_owned()));
     arguments.extend(write.then(|| "--write".to_owned()));
-    run_cargo(
-        &["bench", "--workspace", "--bench", "course"],
+    let (_, code) = run_cargo(
+        &["bench", "--package", "lab", "--bench", "course"],
         "the benchmark",
+        |_| Ok(Backend::Local), // a container's network would be measured, too
         &Service::ALL,
-        &servers::BENCHMARKS,
+        install::BENCHMARKS,
         &arguments,
-    )
+        |_| (),
+    )?;
+    Ok(code)
 }
 
 fn faults(minutes: f64, seed: Option<u64>) -> Result<ExitCode> {
@@ -247,49 +293,59 @@ fn faults(minutes: f64, seed: Option<u64>) -> Result<ExitCode> {
     if let Some(seed) = seed {
         arguments.extend(["--seed".to_owned(), seed.to_string()]);
     }
-    run_cargo(
-        &["test", "--release", "--workspace", "--test", "faults"],
+    let (_, code) = run_cargo(
+        &["test", "--release", "--package", "lab", "--test", "faults"],
         "the faults",
+        Backend::choose,
         &[], // it breaks servers of its own
-        &servers::FAULTS,
+        install::FAULTS,
         &arguments,
-    )
+        |_| (),
+    )?;
+    Ok(code)
 }
 
 /// Runs cargo with temporary servers, which it finds through [`INSTANCE`].
 fn run_cargo(
     command: &[&str],
     what: &str,
+    backend: fn(&Tasks) -> Result<Backend>,
     services: &[Service],
     packages: &[Package],
     arguments: &[String],
-) -> Result<ExitCode> {
+    mut heard: impl FnMut(&str),
+) -> Result<(Instance, ExitCode)> {
     let tasks = Tasks::default();
     let mut build = cargo();
     build.current_dir(root()).args(command).arg("--no-run");
-    // Not with Docker: the tests pause them, read their logs and give them certificates.
-    let (instance, guard) = set_up(
-        &tasks,
-        Backend::Local,
-        services,
-        packages,
-        what,
-        vec![build],
-    )?;
+    let (instance, guard) = set_up(&tasks, backend, services, packages, what, vec![build])?;
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    let status = cargo()
+    let mut cargo = cargo()
         .current_dir(root())
         .args(command)
         .args(arguments)
         .env(INSTANCE, &instance.folder)
         // Most tests wait most of the time, for servers that start and for each other.
         .env("RUST_TEST_THREADS", (2 * cores).to_string())
-        .status()
+        .stdout(Stdio::piped())
+        .process_group(0) // the guard ends it, however we end
+        .spawn()
         .context("cannot start cargo")?;
-    drop(guard);
-    Ok(if status.success() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    guard.adopt(cargo.id());
+    let stdout = cargo.stdout.take().context("cargo has no output")?;
+    for line in BufReader::new(stdout).lines() {
+        let line = line?;
+        println!("{line}");
+        heard(&line);
+    }
+    let status = cargo.wait()?;
+    guard.release(cargo.id());
+    Ok((
+        instance,
+        if status.success() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        },
+    ))
 }

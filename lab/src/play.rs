@@ -9,10 +9,10 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 
 use crate::guard::Guard;
-use crate::instance::{Instance, Ports};
 use crate::process::without_cargo;
 use crate::readme::{Action, Readme, Step, matches};
 use crate::root;
+use crate::servers::{Instance, Ports};
 use crate::terminal::Terminal;
 
 /// How long a terminal may take for its next line, and a program for its end.

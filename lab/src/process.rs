@@ -34,7 +34,12 @@ impl Group {
             .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start {}", command.get_program().display()))?;
-        let id = child.id() as i32;
+        Self::remember(child.id(), file)
+    }
+
+    /// The group of this leader, which has just been started; writes it to `file`.
+    fn remember(id: u32, file: &Path) -> Result<Self> {
+        let id = id as i32;
         let started = started(id).unwrap_or_default();
         fs::write(file, format!("{id} {started}"))?;
         Ok(Self { id, started })
@@ -109,7 +114,21 @@ pub fn wait_until(limit: Duration, mut done: impl FnMut() -> bool) -> Result<()>
 
 /// Runs a command to its end, its last line of output shown as the state of `task`. If it fails, the
 /// error holds the end of its output.
-pub fn run(task: &Task, mut command: Command) -> Result<()> {
+pub fn run(task: &Task, command: Command) -> Result<()> {
+    run_and(task, command, |_| Ok(()))
+}
+
+/// Like [`run`], as the leader of a [`Group`] that `file` remembers.
+pub fn run_in_group(task: &Task, mut command: Command, file: &Path) -> Result<()> {
+    command.process_group(0);
+    run_and(task, command, |id| Group::remember(id, file).map(drop))
+}
+
+fn run_and(
+    task: &Task,
+    mut command: Command,
+    started: impl FnOnce(u32) -> Result<()>,
+) -> Result<()> {
     let (reader, writer) = io::pipe()?;
     let mut child = command
         .stdin(Stdio::null())
@@ -119,6 +138,7 @@ pub fn run(task: &Task, mut command: Command) -> Result<()> {
         .with_context(|| format!("cannot start {}", command.get_program().display()))?;
     let what = format!("{command:?}");
     drop(command); // and with it our own ends of the pipe
+    started(child.id())?;
     let mut output = Vec::new();
     for line in BufReader::new(reader).lines() {
         let line = line.unwrap_or_default();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 /// Several things done side by side.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Tasks {
     bars: MultiProgress,
     quiet: bool,
@@ -36,6 +36,15 @@ impl Tasks {
         Self {
             bars: self.bars.clone(),
             quiet: true,
+        }
+    }
+
+    /// Something that a reader should know: a line that stays.
+    pub fn note(&self, line: &str) {
+        if self.bars.is_hidden() {
+            eprintln!("{line}");
+        } else {
+            let _ = self.bars.println(line);
         }
     }
 

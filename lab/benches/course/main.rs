@@ -24,9 +24,9 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, ValueEnum};
 use lab::bench::Benchmark;
 use lab::guard::Guard;
-use lab::instance::Instance;
 use lab::play::INSTANCE;
 use lab::progress::{Task, Tasks};
+use lab::servers::Instance;
 use lapin::options::{QueueDeclareOptions, QueuePurgeOptions};
 use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties};
@@ -215,7 +215,7 @@ impl Bench {
             let line = text.lines().find_map(|line| line.strip_prefix(start))?;
             Some(line.trim_matches([' ', '\t', ':', '=', '"']).to_owned())
         };
-        let overview = self.instance.management("overview")?;
+        let overview = self.instance.management().get("overview")?;
         let cores = thread::available_parallelism()?;
         let processor = first("/proc/cpuinfo", "model name").unwrap_or_default();
         let memory = first("/proc/meminfo", "MemTotal").and_then(|memory| {
@@ -244,8 +244,8 @@ impl Bench {
     }
 
     fn database(&self) -> String {
-        use lab::probe::Answer;
-        match self.instance.probe(lab::instance::Service::Mysql) {
+        use lab::servers::probe::Answer;
+        match self.instance.probe(lab::servers::Service::Mysql) {
             Answer::Server(name) => name,
             _ => String::new(),
         }

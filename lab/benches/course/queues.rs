@@ -149,7 +149,8 @@ fn receive_logs(bench: &Bench, receivers: usize) -> Result<f64> {
     wait_until(Duration::from_secs(60), || {
         let bindings = bench
             .instance
-            .management("exchanges/%2f/logs/bindings/source");
+            .management()
+            .get("exchanges/%2f/logs/bindings/source");
         bindings.is_ok_and(|bindings| bindings.as_array().map(Vec::len) == Some(receivers))
     })?;
     let start = Instant::now();

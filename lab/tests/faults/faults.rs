@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use fastrand::Rng;
-use lab::instance::Service::{self, Mysql, Rabbitmq};
+use lab::servers::Service::{self, Mysql, Rabbitmq};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use nix::sys::signal::Signal::{self, SIGCONT, SIGKILL, SIGSTOP};
@@ -123,9 +123,9 @@ impl Fault {
                 world.instance.start(&[service], &world.tasks.quietly())?;
             }
             PauseServer(service) => {
-                world.instance.signal(service, SIGSTOP);
+                world.instance.pause(service)?;
                 thread::sleep(time);
-                world.instance.signal(service, SIGCONT);
+                world.instance.resume(service)?;
             }
             CloseConnections(Rabbitmq) => {
                 world.rabbitmqctl(&["close_all_connections", "--global", "a fault"])?;

@@ -8,8 +8,8 @@ use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use lab::instance::Instance;
 use lab::progress::Tasks;
+use lab::servers::Instance;
 use lab::{peers, root};
 use serde_json::Value;
 
@@ -157,7 +157,7 @@ impl World {
             let begin = Instant::now();
             // Python gets no more than it can take.
             let queue = format!("queues/{PYTHON}/orders");
-            let queue = (users == PYTHON_ORDERS).then(|| self.instance.management(&queue));
+            let queue = (users == PYTHON_ORDERS).then(|| self.instance.management().get(&queue));
             let takes = |queue: Value| queue["messages"].as_u64() <= Some(4 * users);
             if queue.is_none_or(|queue| queue.is_ok_and(takes)) {
                 self.send_some_orders(request, users);

@@ -1,6 +1,6 @@
 //! Servers to break, and the programs of the lessons with them.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lab::guard::Guard;
-use lab::instance::{Instance, Service};
 use lab::progress::Tasks;
+use lab::servers::{Backend, Instance, Service};
 use lab::terminal::Terminal;
 use mysql_async::Conn;
 use mysql_async::prelude::{FromRow, Queryable};
@@ -88,8 +88,14 @@ impl World {
     /// Keeps what a server has said. A server that is started again begins a new log.
     pub fn keep_log(&self, service: Service) -> Result<()> {
         let file = self.folder.join(format!("{}.log", service.name()));
-        let mut kept = OpenOptions::new().append(true).create(true).open(file)?;
-        Ok(kept.write_all(&fs::read(self.instance.log(service))?)?)
+        let all = self.instance.backend == Backend::Docker; // the log is not a new one
+        let mut kept = OpenOptions::new()
+            .append(!all)
+            .write(true)
+            .truncate(all)
+            .create(true)
+            .open(file)?;
+        Ok(kept.write_all(self.instance.log(service).as_bytes())?)
     }
 }
 

@@ -3,9 +3,9 @@
 
 use std::path::Path;
 
-use lab::instance::Service;
 use lab::play::{Shown, play};
 use lab::readme::{Readme, matches};
+use lab::servers::Service;
 use lab::{lessons, root};
 
 use crate::support::{Servers, program};

@@ -3,9 +3,9 @@
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 
-use lab::instance::Instance;
-use lab::probe::Answer;
 use lab::process::wait_until;
+use lab::servers::Instance;
+use lab::servers::probe::Answer;
 use lab::url::Url;
 use nix::sys::signal::Signal;
 
@@ -56,7 +56,7 @@ fn up_takes_the_servers_that_are_there_and_down_leaves_them() {
     let (text, code) = lab_with(&["restart", "rabbitmq"], &amqp, &mysql);
     assert_eq!(code, Some(1), "{text}");
     assert!(matches!(
-        shared().probe(lab::instance::Service::Rabbitmq),
+        shared().probe(lab::servers::Service::Rabbitmq),
         Answer::Server(_)
     ));
 }

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use lab::instance::Service;
+use lab::servers::{Certificate, Service};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
 use crate::support::{Servers, Terminal, output, program, shared};
@@ -143,36 +143,19 @@ fn tls() {
     let key = KeyPair::generate().unwrap();
     let server = CertificateParams::new(["localhost".to_owned()]).unwrap();
     let server = server.signed_by(&key, &authority).unwrap();
-    let file = |name: &str, content: String| {
-        let path = folder.path().join(name);
-        fs::write(&path, content).unwrap();
-        path
+    let trusted = folder.path().join("authority.pem");
+    fs::write(&trusted, authority.pem()).unwrap();
+    let certificate = Certificate {
+        authority: authority.pem(),
+        certificate: server.pem(),
+        key: key.serialize_pem(),
     };
-    let authority = file("authority.pem", authority.pem());
-    let certificate = file("server.pem", server.pem());
-    let key = file("server.key", key.serialize_pem());
-
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    let conf = format!(
-        "listeners.ssl.1 = 127.0.0.1:{port}\n\
-         ssl_options.cacertfile = {}\n\
-         ssl_options.certfile = {}\n\
-         ssl_options.keyfile = {}\n",
-        authority.display(),
-        certificate.display(),
-        key.display(),
-    );
-    let _servers = Servers::start_with(&[Service::Rabbitmq], &conf);
+    let servers = Servers::start_with(&[Service::Rabbitmq], Some(certificate));
+    let port = servers.instance.ports.amqps;
     let url = format!("amqps://guest:guest@localhost:{port}/%2f");
     let run = |name: &str| {
         let mut command = Command::new(program(name));
-        command
-            .env("AMQP_URL", &url)
-            .env("SSL_CERT_FILE", &authority);
+        command.env("AMQP_URL", &url).env("SSL_CERT_FILE", &trusted);
         Terminal::start(command).finish()
     };
     assert_eq!(run("send").0, [" [x] Sent Hello World!"]);

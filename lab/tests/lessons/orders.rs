@@ -5,9 +5,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use futures_lite::StreamExt;
-use lab::instance::Service;
 use lab::process::wait_until;
 use lab::progress::Tasks;
+use lab::servers::Service;
 use lapin::BasicProperties;
 use lapin::options::{BasicConsumeOptions, BasicGetOptions};
 use lapin::types::FieldTable;
@@ -233,7 +233,7 @@ async fn what_cannot_be_stored_goes_to_the_dead_letter_queue() {
     let sender = Client::of_orders(&test.amqp).await;
     let confirm = sender.send_with(&huge, order(Some("huge"))).await;
     let taken = confirm.await.is_ok();
-    let version = shared().management("overview").unwrap()["rabbitmq_version"].to_string();
+    let version = shared().management().get("overview").unwrap()["rabbitmq_version"].to_string();
     assert_eq!(taken, version.starts_with("\"3."), "{version}");
 
     let receiver = test.receiver(&[]);
@@ -556,7 +556,10 @@ fn no_order_is_lost_and_none_stored_twice_whatever_is_killed() {
         assert_eq!(distinct.await, [count]);
         wait_until(LIMIT, || {
             ["orders", "orders.dead"].iter().all(|queue| {
-                let queue = servers.instance.management(&format!("queues/%2f/{queue}"));
+                let queue = servers
+                    .instance
+                    .management()
+                    .get(&format!("queues/%2f/{queue}"));
                 queue.unwrap()["messages"] == 0
             })
         })

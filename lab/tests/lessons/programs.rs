@@ -1,7 +1,7 @@
 //! What the programs of all lessons have in common.
 
-use lab::instance::Service;
 use lab::process::wait_until;
+use lab::servers::Service;
 use nix::sys::signal::Signal;
 
 use crate::support::{LIMIT, NONE, Servers, Terminal, breakable, lines, output, shared, vhost};
@@ -106,15 +106,14 @@ fn ctrl_c_ends_a_program_whose_broker_is_paused() {
     let servers = breakable();
     let url = servers.instance.amqp_url();
     let receivers = RECEIVERS.map(|(program, arguments)| receiver(program, arguments, &url));
-    let rabbitmq = |signal| servers.instance.signal(Service::Rabbitmq, signal);
-    rabbitmq(Signal::SIGSTOP);
+    servers.instance.pause(Service::Rabbitmq).unwrap();
     let start = std::time::Instant::now();
     for receiver in &receivers {
         receiver.signal(Signal::SIGINT);
     }
     let codes = receivers.map(|receiver| receiver.finish().1.code());
     let waited = start.elapsed();
-    rabbitmq(Signal::SIGCONT);
+    servers.instance.resume(Service::Rabbitmq).unwrap();
     assert_eq!(codes, [Some(0); RECEIVERS.len()]);
     assert!(waited < std::time::Duration::from_secs(10), "{waited:?}");
 }

@@ -1,8 +1,8 @@
 //! Lesson 03: a log for everybody who listens.
 
-use lab::instance::Service;
 use lab::process::wait_until;
 use lab::progress::Tasks;
+use lab::servers::Service;
 use lapin::options::{
     BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueDeleteOptions,
 };

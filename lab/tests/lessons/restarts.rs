@@ -4,9 +4,9 @@ use std::cell::RefCell;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lab::instance::Service;
 use lab::process::wait_until;
 use lab::progress::Tasks;
+use lab::servers::Service;
 use nix::sys::signal::Signal;
 
 use crate::support::{
@@ -43,7 +43,11 @@ fn receive_outlives(kill: bool) {
         assert_eq!(received, expected);
         // A line is printed before its acknowledgement: killed in between, the message would come again.
         let acknowledged = || {
-            let queue = servers.instance.management("queues/%2f/hello").unwrap();
+            let queue = servers
+                .instance
+                .management()
+                .get("queues/%2f/hello")
+                .unwrap();
             queue["message_stats"]["ack"] == 2 // since the broker was started
         };
         wait_until(LIMIT, acknowledged).unwrap();

@@ -3,10 +3,10 @@
 use std::fs;
 use std::process::Command;
 
-use lab::instance::Service;
 use lab::process::wait_until;
 use lab::progress::Tasks;
 use lab::root;
+use lab::servers::Service;
 
 use crate::support::{
     AGAIN, LIMIT, LOST, NONE, Terminal, breakable, lines, output, program, vhost,

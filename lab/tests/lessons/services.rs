@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use lab::instance::Service;
 use lab::process::wait_until;
 use lab::progress::Tasks;
+use lab::servers::Service;
 use lapin::options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Connection, ConnectionProperties};
 use mysql_async::Conn;
@@ -343,7 +343,8 @@ async fn events() {
     let dead = || {
         test.servers
             .instance
-            .management("queues/%2f/products.dead")
+            .management()
+            .get("queues/%2f/products.dead")
             .unwrap()["messages"]
             == 5
     };

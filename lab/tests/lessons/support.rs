@@ -11,10 +11,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lab::guard::Guard;
-use lab::instance::{Backend, Instance, Service};
 use lab::play::INSTANCE;
 use lab::process::wait_until;
 use lab::progress::Tasks;
+use lab::servers::{Backend, Certificate, Instance, Service};
 use lab::terminal;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
@@ -42,6 +42,19 @@ static PROGRAMS: LazyLock<Guard> = LazyLock::new(|| {
     Guard::over(lab(), &folder).unwrap()
 });
 
+/// What runs the servers: as `cargo lab test` has chosen, or as it would.
+static BACKEND: LazyLock<Backend> = LazyLock::new(|| {
+    let backend = match env::var_os(INSTANCE) {
+        Some(folder) => Instance::load(Path::new(&folder)).unwrap().backend,
+        None => Backend::choose(&Tasks::quiet()).unwrap(),
+    };
+    assert!(
+        backend == Backend::Docker || Service::all_installed(),
+        "RabbitMQ and MySQL are not installed: run `cargo lab test`, which installs them"
+    );
+    backend
+});
+
 /// Servers of a test of its own, which may break them.
 pub struct Servers {
     pub instance: Instance,
@@ -50,17 +63,17 @@ pub struct Servers {
 
 impl Servers {
     pub fn start(services: &[Service]) -> Self {
-        Self::start_with(services, "")
+        Self::start_with(services, None)
     }
 
-    pub fn start_with(services: &[Service], rabbitmq_conf: &str) -> Self {
-        assert!(
-            Service::all_installed(),
-            "RabbitMQ and MySQL are not installed: run `cargo lab test`, which installs them"
-        );
-        let mut instance = Instance::temporary(Backend::Local).unwrap();
-        instance.rabbitmq_conf = rabbitmq_conf.to_owned();
-        let guard = Guard::over(lab(), &instance.folder).unwrap();
+    pub fn start_with(services: &[Service], certificate: Option<Certificate>) -> Self {
+        let folder = Instance::temporary_folder();
+        let guard = Guard::over(lab(), &folder).unwrap();
+        let instance = Instance::temporary(folder, *BACKEND).unwrap();
+        let instance = Instance {
+            certificate,
+            ..instance
+        };
         instance.start(services, &Tasks::quiet()).unwrap();
         Self { instance, guard }
     }
@@ -90,8 +103,7 @@ impl Servers {
     }
 
     pub fn log(&self) -> String {
-        let log = std::fs::read(self.instance.log(Service::Rabbitmq)).unwrap();
-        String::from_utf8_lossy(&log).into_owned()
+        self.instance.log(Service::Rabbitmq)
     }
 }
 
@@ -164,7 +176,7 @@ pub fn wait_for_messages(url: &str, queue: &str, count: u32) {
     let vhost = url.rsplit('/').next().unwrap();
     let path = format!("queues/{vhost}/{queue}");
     wait_until(LIMIT, || {
-        shared().management(&path).unwrap()["messages"] == count
+        shared().management().get(&path).unwrap()["messages"] == count
     })
     .unwrap();
 }
@@ -180,7 +192,10 @@ pub fn random() -> fastrand::Rng {
 /// The names of the queues in a virtual host of [`vhost`], in their order.
 pub fn queues(url: &str) -> Vec<String> {
     let vhost = url.rsplit('/').next().unwrap();
-    let queues = shared().management(&format!("queues/{vhost}")).unwrap();
+    let queues = shared()
+        .management()
+        .get(&format!("queues/{vhost}"))
+        .unwrap();
     let names = queues.as_array().unwrap().iter();
     let mut names: Vec<_> = names
         .map(|queue| queue["name"].as_str().unwrap().to_owned())

@@ -3,8 +3,8 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lab::instance::Service;
 use lab::progress::Tasks;
+use lab::servers::Service;
 use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
 use nix::sys::signal::Signal;
@@ -171,7 +171,7 @@ async fn ctrl_c_puts_the_tasks_back_at_once() {
 #[tokio::test]
 async fn a_task_outlives_that_its_worker_is_stopped_often() {
     let url = vhost("stopped_often");
-    let overview = shared().management("overview").unwrap();
+    let overview = shared().management().get("overview").unwrap();
     let version = overview["rabbitmq_version"].as_str().unwrap();
     let counts = ["4.0.", "4.1.", "4.2."];
     let counts = counts.iter().any(|minor| version.starts_with(minor));

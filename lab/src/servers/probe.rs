@@ -8,7 +8,7 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::process::find_program;
+use crate::servers::server_program;
 use crate::url::Url;
 
 /// What was found at an address.
@@ -144,8 +144,8 @@ fn close_reason(close: &[u8]) -> String {
 }
 
 /// Looks for MySQL or MariaDB. The server greets first, with its version; to log in, MySQL's own
-/// client is asked, if there is one on this machine.
-pub fn mysql(url: &Url) -> Answer {
+/// `client` is asked, if there is one.
+pub fn mysql(url: &Url, client: Option<Command>) -> Answer {
     let Some(mut stream) = connect(url) else {
         return Answer::Nothing;
     };
@@ -168,7 +168,7 @@ pub fn mysql(url: &Url) -> Answer {
         Some((number, _)) => format!("MariaDB {number}"),
         None => format!("MySQL {version}"),
     };
-    let Some(mut client) = mysql_client(url) else {
+    let Some(mut client) = client else {
         return Answer::Server(format!(
             "{name} (user and password not checked: no `mysql` client here)"
         ));
@@ -189,7 +189,7 @@ pub fn mysql(url: &Url) -> Answer {
 
 /// MySQL's own command line tool for this database, if there is one on this machine.
 pub fn mysql_client(url: &Url) -> Option<Command> {
-    let program = find_program(&[], &["mariadb", "mysql"])?;
+    let program = server_program(&[], &["mariadb", "mysql"])?;
     let mut client = Command::new(&program);
     client.arg("--no-defaults");
     if program.ends_with("mariadb") {

@@ -6,16 +6,17 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail, ensure};
-use nix::unistd::Uid;
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
 
-use crate::instance::{Backend, Instance, Ports, Service, docker_answers, management};
+use crate::install::{self, install};
 use crate::play::INSTANCE;
-use crate::probe::{self, Answer};
-use crate::process::{find_program, run};
 use crate::progress::Tasks;
 use crate::root;
-use crate::url::Url;
+use crate::servers::management::Management;
+use crate::servers::probe::{self, Answer};
+use crate::servers::{Backend, Instance, Ports, Service};
+use crate::url::{Url, encode};
 
 /// Where a service is to be looked for.
 struct Place {
@@ -53,7 +54,7 @@ impl Place {
     fn probe(&self) -> Answer {
         match self.service {
             Service::Rabbitmq => probe::rabbitmq(&self.url),
-            Service::Mysql => probe::mysql(&self.url),
+            Service::Mysql => probe::mysql(&self.url, mysql_client(&self.url)),
         }
     }
 
@@ -97,14 +98,23 @@ pub fn ours() -> Option<Instance> {
     Instance::load(&folder)
 }
 
-/// Whether the server that is meant is one that the lab has started: `AMQP_URL` may name another one
-/// while ours runs.
-fn is_ours(place: &Place) -> bool {
-    ours().is_some_and(|ours| {
-        ["localhost", "127.0.0.1"].contains(&place.url.host.as_str())
-            && place.url.port == ours.port(place.service)
-            && ours.is_running(place.service)
+/// Our own servers, if the server that is meant is one of them: `AMQP_URL` may name another one while
+/// ours runs.
+fn ours_at(service: Service, url: &Url) -> Option<Instance> {
+    ours().filter(|ours| {
+        ["localhost", "127.0.0.1"].contains(&url.host.as_str())
+            && url.port == ours.port(service)
+            && ours.is_running(service)
     })
+}
+
+fn is_ours(place: &Place) -> bool {
+    ours_at(place.service, &place.url).is_some()
+}
+
+/// MySQL's own command line tool for this database: this machine's, or that in our container.
+fn mysql_client(url: &Url) -> Option<Command> {
+    probe::mysql_client(url).or_else(|| ours_at(Service::Mysql, url)?.mysql(url))
 }
 
 /// Finds or starts RabbitMQ and MySQL, and says which.
@@ -128,11 +138,10 @@ pub fn up(tasks: &Tasks) -> Result<()> {
     }
     let backend = match ours() {
         Some(ours) if Service::ALL.iter().any(|&service| ours.is_running(service)) => ours.backend,
-        _ if docker_answers() => Backend::Docker,
-        _ => Backend::Local,
+        _ => Backend::docker_or_local(tasks),
     };
     if backend == Backend::Local {
-        let packages: Vec<_> = missing.iter().copied().map(Package::of).collect();
+        let packages: Vec<_> = missing.iter().copied().map(install::server).collect();
         install(&packages, tasks)?;
     }
     Instance::of_checkout(backend).start(&missing, tasks)?;
@@ -167,153 +176,6 @@ fn describe(place: &Place, name: &str) -> String {
     format!("{name} at {}, {whose}{page}", place.url.address())
 }
 
-/// Something that the lab installs where it is missing.
-pub struct Package {
-    name: &'static str,
-    /// Its names for apt, dnf and brew.
-    names: [&'static str; 3],
-    is_installed: fn() -> bool,
-}
-
-const RABBITMQ: Package = Package {
-    name: "RabbitMQ",
-    names: ["rabbitmq-server", "rabbitmq-server", "rabbitmq"],
-    is_installed: || Service::Rabbitmq.program().is_some(),
-};
-
-const MYSQL: Package = Package {
-    name: "MySQL",
-    names: ["mariadb-server", "mariadb-server", "mariadb"],
-    is_installed: || Service::Mysql.program().is_some(),
-};
-
-/// Python's package manager: tests and benchmarks set programs in Python beside those of the lessons.
-const PIP: Package = Package {
-    name: "Python's pip",
-    names: ["python3-pip", "python3-pip", "python"],
-    is_installed: || {
-        Command::new("python3")
-            .args(["-m", "pip", "--version"])
-            .output()
-            .is_ok_and(|output| output.status.success())
-    },
-};
-
-/// The READMEs speak HTTP with it.
-const CURL: Package = Package {
-    name: "curl",
-    names: ["curl", "curl", "curl"],
-    is_installed: || find_program(&[], &["curl"]).is_some(),
-};
-
-/// What the lessons need: where Docker runs the servers, and elsewhere.
-pub const WITH_DOCKER: [Package; 1] = [CURL];
-pub const WITHOUT_DOCKER: [Package; 3] = [RABBITMQ, MYSQL, CURL];
-
-/// For a client of RabbitMQ in another language, which benchmarks set beside ours.
-const NPM: Package = Package {
-    name: "npm",
-    names: ["npm", "nodejs-npm", "node"],
-    is_installed: || find_program(&[], &["npm"]).is_some(),
-};
-
-/// What the fault suite needs.
-pub const FAULTS: [Package; 3] = [RABBITMQ, MYSQL, PIP];
-
-/// What benchmarks need.
-pub const BENCHMARKS: [Package; 4] = [RABBITMQ, MYSQL, PIP, NPM];
-
-/// A browser without a window, and what drives it: a test looks at the pages of lesson 6.
-const CHROMIUM: Package = Package {
-    name: "Chromium",
-    names: ["chromium", "chromium", "chromium"],
-    is_installed: || find_program(&[], &["chromium", "chromium-browser"]).is_some(),
-};
-const CHROMEDRIVER: Package = Package {
-    name: "ChromeDriver",
-    names: ["chromium-driver", "chromedriver", "chromedriver"],
-    is_installed: || find_program(&[], &["chromedriver"]).is_some(),
-};
-
-/// What the tests need.
-pub const TESTS: [Package; 6] = [RABBITMQ, MYSQL, CURL, PIP, CHROMIUM, CHROMEDRIVER];
-
-impl Package {
-    fn of(service: Service) -> Self {
-        match service {
-            Service::Rabbitmq => RABBITMQ,
-            Service::Mysql => MYSQL,
-        }
-    }
-}
-
-/// Installs what is missing, with the system's package manager.
-pub fn install(packages: &[Package], tasks: &Tasks) -> Result<()> {
-    let missing: Vec<&Package> = packages
-        .iter()
-        .filter(|package| !(package.is_installed)())
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let found = |name: &str| find_program(&[], &[name]).is_some();
-    let managers = [
-        ("apt-get", APT),
-        ("dnf", "dnf install -y \"$@\""),
-        ("brew", "brew install \"$@\""),
-    ];
-    let Some(index) = managers.iter().position(|(manager, _)| found(manager)) else {
-        let names: Vec<_> = missing.iter().map(|package| package.name).collect();
-        bail!(
-            "{} is not installed, and there is no package manager that the lab knows (apt, dnf, brew). \
-             Install it, or Docker, and try again",
-            names.join(" and ")
-        );
-    };
-    let (manager, script) = managers[index];
-    let packages: Vec<_> = missing.iter().map(|package| package.names[index]).collect();
-    let names = packages.join(" and ");
-    let sudo = manager != "brew" && !Uid::effective().is_root();
-    ensure!(
-        !sudo || found("sudo"),
-        "{names} must be installed, which needs root. As root: {manager} install {}",
-        packages.join(" ")
-    );
-    let task = tasks.start(format!("Installing {names} with {manager}"));
-    let mut command = Command::new(if sudo { "sudo" } else { "sh" });
-    if sudo {
-        command.arg("sh");
-    }
-    command.args(["-c", script, "sh"]).args(&packages);
-    run(&task, command)?;
-    for package in missing {
-        ensure!(
-            (package.is_installed)(),
-            "{manager} installed {names}, but {} is not to be found",
-            package.name
-        );
-    }
-    task.done(&format!("Installed {names} with {manager}"));
-    Ok(())
-}
-
-/// Debian's packages also start a service at once and at each boot. The lab runs servers of its own, so
-/// both are prevented: https://www.debian.org/doc/debian-policy/ch-opersys.html#running-initscripts
-const APT: &str = r#"
-set -e
-policy=/usr/sbin/policy-rc.d
-if ! [ -e $policy ]; then
-    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
-    printf '#!/bin/sh\nexit 101\n' > $policy
-    chmod 755 $policy
-fi
-apt-get update -q
-DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@"
-if command -v systemctl > /dev/null; then
-    systemctl disable rabbitmq-server.service mariadb.service epmd.socket > /dev/null 2>&1 || true
-fi
-"#;
-
 /// Stops what `up` has started in this checkout.
 pub fn down(wipe: bool) -> Result<()> {
     let Some(ours) = ours() else {
@@ -329,7 +191,7 @@ pub fn down(wipe: bool) -> Result<()> {
         println!("Stopped {}", service.name());
     }
     if wipe {
-        ours.wipe()?;
+        ours.remove()?;
         println!("Forgot their data");
     }
     Ok(())
@@ -368,7 +230,7 @@ pub fn rabbitmqctl(arguments: &[String]) -> Result<i32> {
 /// Runs MySQL's own command line tool against our MySQL, or that which `MYSQL_URL` names.
 pub fn mysql(statement: &str) -> Result<i32> {
     let url = Place::of(Service::Mysql)?.url;
-    let client = probe::mysql_client(&url).or_else(|| ours_running(Service::Mysql).ok()?.mysql());
+    let client = mysql_client(&url);
     let mut client = client.context("there is no `mysql` or `mariadb` client on this machine")?;
     let status = client.args(["-e", statement]).status()?;
     Ok(status.code().unwrap_or(1))
@@ -393,22 +255,33 @@ pub fn status() -> Result<()> {
         Some(queues) if queues.is_empty() => println!("No queues"),
         Some(queues) => {
             println!("{:<30} {:>9} {:>9}", "Queue", "Messages", "Consumers");
-            for [name, messages, consumers] in queues {
-                println!("{name:<30} {messages:>9} {consumers:>9}");
+            let count =
+                |count: Option<u64>| count.map_or("?".to_owned(), |count| count.to_string());
+            for queue in queues {
+                let (messages, consumers) = (count(queue.messages), count(queue.consumers));
+                println!("{:<30} {messages:>9} {consumers:>9}", queue.name);
             }
         }
     }
     Ok(())
 }
 
-/// Each queue of the virtual host with its messages and consumers; `None` if there is no RabbitMQ.
-fn queues() -> Result<Option<Vec<[String; 3]>>> {
+/// What `status` shows of a queue. RabbitMQ leaves out what it does not know, for a queue that is down.
+#[derive(Deserialize)]
+struct Queue {
+    name: String,
+    messages: Option<u64>,
+    consumers: Option<u64>,
+}
+
+/// Each queue of the virtual host; `None` if there is no RabbitMQ to ask.
+fn queues() -> Result<Option<Vec<Queue>>> {
     let place = Place::of(Service::Rabbitmq)?;
     if !matches!(place.probe(), Answer::Server(_)) {
         return Ok(None);
     }
-    let list = if is_ours(&place) {
-        let output = ours_running(Service::Rabbitmq)?
+    let mut queues: Vec<Queue> = if let Some(ours) = ours_at(place.service, &place.url) {
+        let output = ours
             .rabbitmqctl()?
             .args(["--quiet", "--formatter", "json", "--vhost", &place.url.path])
             .args(["list_queues", "name", "messages", "consumers"])
@@ -417,47 +290,30 @@ fn queues() -> Result<Option<Vec<[String; 3]>>> {
             .context("rabbitmqctl says something else than its queues")?
     } else {
         // The figures of the management page are a few seconds old.
-        let vhost: String = place
-            .url
-            .path
-            .bytes()
-            .map(|byte| format!("%{byte:02x}"))
-            .collect();
         let Url {
             host,
             user,
             password,
+            path,
             ..
-        } = &place.url;
-        match management(
-            "GET",
+        } = place.url;
+        let port = Ports::DEFAULT.management;
+        let page = format!("http://{host}:{port}");
+        match (Management {
             host,
-            Ports::DEFAULT.management,
+            port,
             user,
             password,
-            &format!("queues/{vhost}"),
-        ) {
-            Ok(list) => list,
+        })
+        .get(&format!("queues/{}", encode(&path)))
+        {
+            Ok(list) => serde_json::from_value(list).context("no list of queues")?,
             Err(error) => {
-                println!("No list of queues: no management page at http://{host}:15672 ({error})");
+                println!("No list of queues: no management page at {page} ({error})");
                 return Ok(None);
             }
         }
     };
-    let text = |queue: &serde_json::Value, key: &str| match &queue[key] {
-        serde_json::Value::String(text) => text.clone(),
-        serde_json::Value::Null => "?".to_owned(),
-        other => other.to_string(),
-    };
-    let list = list.as_array().context("no list of queues")?;
-    let row = |queue| {
-        [
-            text(queue, "name"),
-            text(queue, "messages"),
-            text(queue, "consumers"),
-        ]
-    };
-    let mut rows: Vec<_> = list.iter().map(row).collect();
-    rows.sort();
-    Ok(Some(rows))
+    queues.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(Some(queues))
 }

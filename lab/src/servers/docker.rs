@@ -1,0 +1,284 @@
+//! The servers of docker-compose.yml: <https://docs.docker.com/reference/cli/docker/compose/>.
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::process::{Group, run as run_task, run_in_group, wait_until};
+use crate::progress::Tasks;
+use crate::root;
+use crate::servers::mysql::reader;
+use crate::servers::rabbitmq::tls;
+use crate::servers::{Instance, Ports, Service};
+use crate::url::Url;
+
+/// The first that knows a `config` whose content stands in the file itself.
+const OLDEST_COMPOSE: [u32; 3] = [2, 23, 1];
+
+/// Pulls the images that are not there. `Err` if Docker cannot give the servers: why, in a few words.
+pub fn ready(tasks: &Tasks) -> Result<(), String> {
+    let version = said(docker(&["compose", "version", "--short"]))
+        .map_err(|_| "there is no `docker compose`".to_owned())?;
+    if numbers(&version) < OLDEST_COMPOSE {
+        return Err(format!("Docker Compose {version} is older than 2.23.1"));
+    }
+    let host = [
+        "context",
+        "inspect",
+        "--format",
+        "{{.Endpoints.docker.Host}}",
+    ];
+    if let Ok(host) = said(docker(&host))
+        && !host.starts_with("unix:")
+    {
+        return Err(format!("its engine, {host}, may be on another machine"));
+    }
+    said(docker(&["version", "--format", "{{.Server.Version}}"]))
+        .map_err(|why| format!("its engine does not answer ({why})"))?;
+
+    let file = root().join("docker-compose.yml");
+    let mut compose = docker(&["compose", "--file"]);
+    compose.arg(&file).args(["config", "--images"]);
+    let images = said(compose)?;
+    let missing = |image: &&str| said(docker(&["image", "inspect", image])).is_err();
+    let missing: Vec<&str> = images.lines().filter(missing).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names = missing.join(" and ");
+    let task = tasks.start(format!("Pulling {names}"));
+    let mut pull = docker(&["compose", "--file"]);
+    pull.arg(&file).arg("pull");
+    match run_task(&task, pull) {
+        Ok(()) => task.done(&format!("Pulled {names}")),
+        Err(error) => {
+            let said = error.to_string();
+            let last = said
+                .lines()
+                .rfind(|line| !line.trim().is_empty())
+                .unwrap_or_default();
+            return Err(format!("{names} cannot be pulled ({})", last.trim()));
+        }
+    }
+    Ok(())
+}
+
+fn docker(arguments: &[&str]) -> Command {
+    let mut docker = Command::new("docker");
+    docker.args(arguments);
+    docker
+}
+
+/// Runs a command that takes a moment: what it prints, or else the last line of its error.
+fn said(mut command: Command) -> Result<String, String> {
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut child = child.map_err(|error| error.to_string())?;
+    if wait_until(Duration::from_secs(20), || {
+        !matches!(child.try_wait(), Ok(None))
+    })
+    .is_err()
+    {
+        let _ = child.kill();
+        let _ = child.wait();
+        return Err("no answer within 20 s".to_owned());
+    }
+    let output = child
+        .wait_with_output()
+        .map_err(|error| error.to_string())?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    match output.status.success() {
+        true => Ok(text(&output.stdout)),
+        false => Err(text(&output.stderr)
+            .lines()
+            .next_back()
+            .unwrap_or_default()
+            .to_owned()),
+    }
+}
+
+/// `[2, 26, 1]` of `v2.26.1-4`.
+fn numbers(version: &str) -> [u32; 3] {
+    let mut numbers = version
+        .split(|character: char| !character.is_ascii_digit())
+        .filter_map(|part| part.parse().ok());
+    [(); 3].map(|()| numbers.next().unwrap_or(0))
+}
+
+/// `docker compose` for these servers.
+fn compose(instance: &Instance) -> Command {
+    let mut compose = docker(&["compose", "--file"]);
+    compose.arg(root().join("docker-compose.yml"));
+    let more = instance.file("compose.json");
+    if more.exists() {
+        compose.arg("--file").arg(more);
+    }
+    let Ports {
+        amqp,
+        management,
+        mysql,
+        ..
+    } = instance.ports;
+    compose
+        .args(["--project-name", &project(instance)])
+        .env("RABBITMQ_PORT", amqp.to_string())
+        .env("RABBITMQ_MANAGEMENT_PORT", management.to_string())
+        .env("MYSQL_PORT", mysql.to_string());
+    for user in [
+        "RABBITMQ_USER",
+        "RABBITMQ_PASSWORD",
+        "MYSQL_USER",
+        "MYSQL_PASSWORD",
+    ] {
+        compose.env(user, "guest"); // whatever the reader has set for servers of their own
+    }
+    compose
+}
+
+/// A name that no other checkout and no other temporary folder has. Compose takes small letters, digits
+/// and `-`, and a letter first.
+fn project(instance: &Instance) -> String {
+    let folder = fs::canonicalize(&instance.folder).unwrap_or(instance.folder.clone());
+    let path = folder.to_string_lossy().to_lowercase();
+    let name = path.replace(|character: char| !character.is_ascii_alphanumeric(), "-");
+    format!("lab{name}")
+}
+
+/// What servers of a test need beside what stands in docker-compose.yml.
+fn write_more(instance: &Instance) -> Result<()> {
+    let mut rabbitmq = json!({ "healthcheck": { "disable": true } }); // we look ourselves, and more often
+    let mut configs = json!({ "reader": { "content": reader("%") } });
+    if let Some(certificate) = &instance.certificate {
+        let folder = "/etc/rabbitmq";
+        configs["tls"] = json!({ "content": tls("5671", folder) });
+        let mut mounts =
+            vec![json!({ "source": "tls", "target": "/etc/rabbitmq/conf.d/30-tls.conf" })];
+        for (name, content) in certificate.files() {
+            configs[name] = json!({ "content": content });
+            mounts.push(json!({ "source": name, "target": format!("{folder}/{name}") }));
+        }
+        rabbitmq["configs"] = mounts.into();
+        rabbitmq["ports"] = json!([format!("127.0.0.1:{}:5671", instance.ports.amqps)]);
+    }
+    let mysql = json!({
+        "healthcheck": { "disable": true },
+        "configs": [{ "source": "reader", "target": "/docker-entrypoint-initdb.d/reader.sql" }],
+    });
+    let more = json!({
+        "services": { "rabbitmq": rabbitmq, "mysql": mysql },
+        "configs": configs,
+    });
+    fs::write(instance.file("compose.json"), serde_json::to_vec(&more)?)?;
+    Ok(())
+}
+
+/// Creates and starts the containers of these services, all with one command.
+pub fn up(instance: &Instance, services: &[Service], tasks: &Tasks) -> Result<()> {
+    if instance.ports != Ports::DEFAULT && !instance.file("compose.json").exists() {
+        write_more(instance)?;
+    }
+    let task = tasks.start("Starting containers");
+    let mut up = compose(instance);
+    up.args(["up", "--detach"])
+        .args(services.iter().map(|service| service.name()));
+    if instance.ports == Ports::DEFAULT {
+        return run_task(&task, up);
+    }
+    // In a group of its own: `down` ends it first, should we be ended in the middle of it.
+    run_in_group(&task, up, &instance.pid_file("compose"))
+}
+
+pub fn is_running(instance: &Instance, service: Service) -> bool {
+    let mut ps = compose(instance);
+    ps.args([
+        "ps",
+        "--quiet",
+        "--status",
+        "running",
+        "--status",
+        "paused",
+        service.name(),
+    ]);
+    ps.output().is_ok_and(|output| !output.stdout.is_empty())
+}
+
+/// Runs a command of `docker compose` that takes a moment.
+pub fn run(instance: &Instance, arguments: &[&str]) -> Result<()> {
+    let output = compose(instance)
+        .args(arguments)
+        .output()
+        .context("cannot run docker")?;
+    ensure!(
+        output.status.success(),
+        "docker compose {} failed: {}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(())
+}
+
+/// Ends and removes all containers, cleanly or at once, and their network; their data, too, if asked.
+pub fn down(instance: &Instance, kill: bool, wipe: bool) -> Result<()> {
+    if let Some(up) = Group::find(&instance.pid_file("compose")) {
+        up.end(Signal::SIGKILL, Duration::from_secs(10))?;
+    }
+    let mut arguments = vec!["down", "--remove-orphans"];
+    arguments.extend(wipe.then_some("--volumes"));
+    arguments.extend(kill.then_some(["--timeout", "0"]).into_iter().flatten());
+    // An `up` that was ended in the middle may have left the engine something to create.
+    for _ in 0..10 {
+        run(instance, &arguments)?;
+        if !kill || (nothing_left(instance)? && later(|| nothing_left(instance))?) {
+            return Ok(());
+        }
+    }
+    bail!("something of {} is left", project(instance))
+}
+
+fn later<T>(what: impl FnOnce() -> T) -> T {
+    thread::sleep(Duration::from_millis(300));
+    what()
+}
+
+/// Whether the engine has nothing of this project, except its data.
+fn nothing_left(instance: &Instance) -> Result<bool> {
+    let label = format!("label=com.docker.compose.project={}", project(instance));
+    for list in [&["ps", "--all"][..], &["network", "ls"]] {
+        let mut list = docker(list);
+        list.args(["--quiet", "--filter", &label]);
+        if !said(list).map_err(anyhow::Error::msg)?.is_empty() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+pub fn log(instance: &Instance, service: Service) -> Vec<u8> {
+    let mut logs = compose(instance);
+    logs.args(["logs", "--no-color", "--no-log-prefix", service.name()]);
+    logs.output()
+        .map(|output| output.stdout)
+        .unwrap_or_default()
+}
+
+pub fn rabbitmqctl(instance: &Instance) -> Command {
+    let mut exec = compose(instance);
+    exec.args(["exec", "--no-TTY", "rabbitmq", "rabbitmqctl"]);
+    exec
+}
+
+pub fn mysql(instance: &Instance, url: &Url) -> Command {
+    let mut exec = compose(instance);
+    exec.env("MYSQL_PWD", &url.password) // not in the list of processes
+        .args(["exec", "--no-TTY", "--env", "MYSQL_PWD", "mysql"])
+        .args(["mysql", "--batch", "-u", &url.user, "-D", &url.path]);
+    exec
+}

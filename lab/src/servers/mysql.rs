@@ -1,0 +1,111 @@
+//! A MySQL or MariaDB that is installed on this machine, started with settings of our own only.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::{env, fs};
+
+use anyhow::{Context, Result};
+use nix::unistd::Uid;
+
+use crate::process::{Group, run};
+use crate::progress::Task;
+use crate::servers::{Instance, Service, server_program};
+
+/// A user for one of the tests, who may not write.
+pub(super) fn reader(host: &str) -> String {
+    format!(
+        "CREATE USER IF NOT EXISTS reader@'{host}' IDENTIFIED BY 'reader';\n\
+         GRANT SELECT ON `test%`.* TO reader@'{host}';\n"
+    )
+}
+
+impl Instance {
+    fn mysql_socket(&self) -> PathBuf {
+        // Not in the folder: the path of a socket may have about a hundred characters.
+        env::temp_dir().join(format!("lab-mysql-{}.sock", self.ports.mysql))
+    }
+
+    pub(super) fn remove_mysql_socket(&self) {
+        let socket = self.mysql_socket();
+        for file in [socket.with_extension("sock.lock"), socket] {
+            let _ = fs::remove_file(file); // they are left by a server that was killed
+        }
+    }
+
+    pub(super) fn start_mysql(&self, task: &Task) -> Result<()> {
+        let server = Service::Mysql
+            .program()
+            .context("MySQL or MariaDB is not installed")?;
+        let version = Command::new(&server).arg("--version").output()?.stdout;
+        let mariadb = String::from_utf8_lossy(&version).contains("MariaDB");
+        let data = self.file("mysql");
+        // Not /tmp: a server that starts removes there what another has in use.
+        let temporary = self.file("tmp");
+        fs::create_dir_all(&temporary)?;
+        let mut common = vec![
+            format!("--datadir={}", data.display()),
+            format!("--tmpdir={}", temporary.display()),
+        ];
+        if Uid::effective().is_root() {
+            common.push("--user=root".to_owned());
+        }
+
+        if !data.exists() {
+            task.say("preparing its data");
+            let mut install = if mariadb {
+                let program = server_program(&["/usr/bin"], &["mariadb-install-db"])
+                    .context("`mariadb-install-db` is not installed")?;
+                let mut install = Command::new(program);
+                install.args([
+                    "--no-defaults",
+                    "--skip-test-db",
+                    "--auth-root-authentication-method=socket",
+                ]);
+                install
+            } else {
+                let mut install = Command::new(&server);
+                install.args(["--no-defaults", "--initialize-insecure"]);
+                install
+            };
+            install.args(&common);
+            run(task, install).inspect_err(|_| drop(fs::remove_dir_all(&data)))?;
+        }
+
+        // Run at each start. `test%` takes in the databases of the lab's tests. MySQL's root has no
+        // password after `--initialize-insecure`, so nobody may use it.
+        let lock_root = if mariadb {
+            ""
+        } else {
+            "ALTER USER root@localhost ACCOUNT LOCK;\n"
+        };
+        let sql = format!(
+            "CREATE DATABASE IF NOT EXISTS test;\n\
+             CREATE USER IF NOT EXISTS guest@localhost IDENTIFIED BY 'guest';\n\
+             CREATE USER IF NOT EXISTS guest@'%' IDENTIFIED BY 'guest';\n\
+             GRANT ALL ON `test%`.* TO guest@localhost;\n\
+             GRANT ALL ON `test%`.* TO guest@'%';\n\
+             {}{lock_root}",
+            reader("localhost")
+        );
+        let init = self.file("mysql.sql");
+        fs::write(&init, sql)?;
+        let mut command = Command::new(&server);
+        command
+            .args(["--no-defaults", "--bind-address=127.0.0.1"])
+            .args(common)
+            .arg(format!("--port={}", self.ports.mysql))
+            .arg(format!("--socket={}", self.mysql_socket().display()))
+            .arg(format!("--pid-file={}", self.file("mysqld.pid").display()))
+            .arg(format!("--init-file={}", init.display()));
+        if !mariadb {
+            command.arg("--mysqlx=OFF"); // a second protocol, on a port of its own
+        }
+        self.remove_mysql_socket();
+        Group::start(
+            command,
+            &self.log_file(Service::Mysql),
+            &self.pid_file("mysql"),
+        )?;
+        Ok(())
+    }
+}
