@@ -29,10 +29,7 @@ pub fn new_order() -> BasicProperties {
 
 /// Declares the queue `orders`, and `orders.dead` for those that cannot be stored.
 pub async fn declare(channel: &Channel) -> anyhow::Result<()> {
-    let durable = ExchangeDeclareOptions {
-        durable: true,
-        ..Default::default()
-    };
+    let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
     let (exchange, none) = ("orders.dlx", FieldTable::default());
     channel
         .exchange_declare(exchange.into(), ExchangeKind::Fanout, durable, none.clone())
@@ -56,9 +53,7 @@ pub async fn declare(channel: &Channel) -> anyhow::Result<()> {
             .with_context(|| format!("cannot declare the queue `{queue}`"))?;
     }
     let (queue, options) = ("orders.dead", QueueBindOptions::default());
-    channel
-        .queue_bind(queue.into(), exchange.into(), "".into(), options, none)
-        .await?;
+    channel.queue_bind(queue.into(), exchange.into(), "".into(), options, none).await?;
     Ok(())
 }
 
@@ -69,17 +64,6 @@ pub async fn publish(
     body: &[u8],
     properties: BasicProperties,
 ) -> lapin::Result<PublisherConfirm> {
-    let mandatory = BasicPublishOptions {
-        mandatory: true,
-        ..Default::default()
-    };
-    channel
-        .basic_publish(
-            exchange.into(),
-            "orders".into(),
-            mandatory,
-            body,
-            properties,
-        )
-        .await
+    let mandatory = BasicPublishOptions { mandatory: true, ..Default::default() };
+    channel.basic_publish(exchange.into(), "orders".into(), mandatory, body, properties).await
 }

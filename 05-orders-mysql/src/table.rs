@@ -39,13 +39,8 @@ const COLUMNS: &str = "SELECT CONCAT(column_name, IF(column_key = 'UNI', ' (uniq
     WHERE table_schema = DATABASE() AND table_name = 'tb_order' ORDER BY column_name";
 
 /// What [`COLUMNS`] says of the table that [`CREATE`] makes.
-const EXPECTED: [&str; 5] = [
-    "db_insert_time",
-    "db_update_time",
-    "id",
-    "message_id (unique)",
-    "user_id",
-];
+const EXPECTED: [&str; 5] =
+    ["db_insert_time", "db_update_time", "id", "message_id (unique)", "user_id"];
 
 /// A row to be: the user id and the message id of an order.
 pub type Row<'a> = [&'a str; 2];
@@ -116,10 +111,7 @@ impl Table {
         })?;
         let server = format!("MySQL at {}:{}", opts.ip_or_hostname(), opts.tcp_port());
         match connect(&opts).await {
-            Ok(connection) => Ok(Self {
-                opts,
-                connection: Some(connection),
-            }),
+            Ok(connection) => Ok(Self { opts, connection: Some(connection) }),
             Err(Failure::Fatal(cause)) => bail!("{server}: {cause}"),
             Err(Failure::Away(cause) | Failure::Row(cause)) => bail!(
                 "cannot connect to {server}: {cause}. Is it running there? `cargo lab up` starts it; \

@@ -86,9 +86,7 @@ impl Database {
             let builder = OptsBuilder::from_opts(opts.clone()).db_name(None::<String>);
             let mut connection = Conn::new(builder).await?;
             let name = name.replace('`', "``");
-            connection
-                .query_drop(format!("CREATE DATABASE IF NOT EXISTS `{name}`"))
-                .await?;
+            connection.query_drop(format!("CREATE DATABASE IF NOT EXISTS `{name}`")).await?;
             connection.query_drop(format!("USE `{name}`")).await?;
             for table in [OUTBOX, INBOX].iter().chain(tables) {
                 connection.query_drop(*table).await?;

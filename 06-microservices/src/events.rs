@@ -32,14 +32,10 @@ pub struct ProductId {
 /// nobody can use. Both services declare all of it: an event must find the queue of the other one even
 /// if that has never run.
 pub async fn declare(channel: &Channel) -> anyhow::Result<()> {
-    for (exchange, kind) in [
-        ("products", ExchangeKind::Direct),
-        ("products.dlx", ExchangeKind::Fanout),
-    ] {
-        let durable = ExchangeDeclareOptions {
-            durable: true,
-            ..Default::default()
-        };
+    for (exchange, kind) in
+        [("products", ExchangeKind::Direct), ("products.dlx", ExchangeKind::Fanout)]
+    {
+        let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
         channel
             .exchange_declare(exchange.into(), kind, durable, FieldTable::default())
             .await
@@ -60,12 +56,7 @@ pub async fn declare(channel: &Channel) -> anyhow::Result<()> {
     events.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
     for (queue, arguments, exchange, kinds) in [
         ("products.dead", dead, "products.dlx", &[""][..]),
-        (
-            "main",
-            events.clone(),
-            "products",
-            &[CREATED, UPDATED, DELETED],
-        ),
+        ("main", events.clone(), "products", &[CREATED, UPDATED, DELETED]),
         ("admin", events, "products", &[LIKED]),
     ] {
         channel

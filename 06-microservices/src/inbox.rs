@@ -28,9 +28,7 @@ pub async fn consume(
     declare(&channel).await?;
     channel.basic_qos(50, BasicQosOptions::default()).await?;
     let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
-    let mut consumer = channel
-        .basic_consume(queue.into(), "".into(), options, none)
-        .await?;
+    let mut consumer = channel.basic_consume(queue.into(), "".into(), options, none).await?;
     eprintln!(" [*] Waiting for events. To exit press CTRL+C");
 
     loop {

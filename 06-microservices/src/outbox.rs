@@ -50,9 +50,7 @@ pub async fn relay(
 ) -> anyhow::Result<()> {
     let channel = connection.create_channel().await?;
     declare(&channel).await?;
-    channel
-        .confirm_select(ConfirmSelectOptions::default())
-        .await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
 
     let mut refused = false;
     while !stop.is_cancelled() {
@@ -60,19 +58,14 @@ pub async fn relay(
             let mut transaction = database.begin().await?;
             let select =
                 format!("SELECT id, message_id, kind, body FROM outbox ORDER BY id LIMIT {BATCH}");
-            Ok(transaction
-                .query::<(u64, String, String, String), _>(select)
-                .await?)
+            Ok(transaction.query::<(u64, String, String, String), _>(select).await?)
         };
         let events = persist(read).await.map_err(Error::msg)?;
         // One after the other: the next one only when this one is confirmed. What happens to a product
         // must not be overtaken.
         let mut sent = Vec::new();
         for (id, message_id, kind, body) in &events {
-            let mandatory = BasicPublishOptions {
-                mandatory: true,
-                ..Default::default()
-            };
+            let mandatory = BasicPublishOptions { mandatory: true, ..Default::default() };
             let properties = BasicProperties::default()
                 .with_message_id(message_id.as_str().into())
                 .with_type(kind.as_str().into())
@@ -80,13 +73,7 @@ pub async fn relay(
                 .with_delivery_mode(2);
             let kind = kind.as_str().into();
             let confirm = channel
-                .basic_publish(
-                    "products".into(),
-                    kind,
-                    mandatory,
-                    body.as_bytes(),
-                    properties,
-                )
+                .basic_publish("products".into(), kind, mandatory, body.as_bytes(), properties)
                 .await?;
             match confirm.await? {
                 Confirmation::Ack(None) => sent.push((*id,)),

@@ -73,12 +73,7 @@ impl Service {
     async fn read(&self) -> Result<Vec<Product>, Failure> {
         let mut transaction = self.database.begin().await?;
         let select = "SELECT id, title, image, likes FROM products ORDER BY id";
-        let product = |(id, title, image, likes)| Product {
-            id,
-            title,
-            image,
-            likes,
-        };
+        let product = |(id, title, image, likes)| Product { id, title, image, likes };
         Ok(transaction.query_map(select, product).await?)
     }
 }
@@ -92,10 +87,7 @@ impl Refusal {
     }
 
     pub fn unavailable(what: &str) -> Self {
-        Self(
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("{what} is away; try again in a moment"),
-        )
+        Self(StatusCode::SERVICE_UNAVAILABLE, format!("{what} is away; try again in a moment"))
     }
 }
 
@@ -115,10 +107,7 @@ impl From<Failure> for Refusal {
             }
             Failure::Refused(reason) => {
                 eprintln!(" [!] MySQL: {reason}");
-                Self(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "the database refused it".to_owned(),
-                )
+                Self(StatusCode::INTERNAL_SERVER_ERROR, "the database refused it".to_owned())
             }
         }
     }
@@ -149,28 +138,13 @@ pub fn router(
     routes
         .route("/", get(async move || Html(page)))
         .route("/api/events", get(events))
-        .route(
-            "/style.css",
-            file("text/css", include_str!("../static/style.css")),
-        )
-        .route(
-            "/images/lighthouse.svg",
-            svg(include_str!("../static/lighthouse.svg")),
-        )
-        .route(
-            "/images/mountain.svg",
-            svg(include_str!("../static/mountain.svg")),
-        )
-        .route(
-            "/images/sailboat.svg",
-            svg(include_str!("../static/sailboat.svg")),
-        )
+        .route("/style.css", file("text/css", include_str!("../static/style.css")))
+        .route("/images/lighthouse.svg", svg(include_str!("../static/lighthouse.svg")))
+        .route("/images/mountain.svg", svg(include_str!("../static/mountain.svg")))
+        .route("/images/sailboat.svg", svg(include_str!("../static/sailboat.svg")))
         .fallback(async || Refusal(StatusCode::NOT_FOUND, "there is nothing here".to_owned()))
         .method_not_allowed_fallback(async || {
-            Refusal(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "this cannot be done here".to_owned(),
-            )
+            Refusal(StatusCode::METHOD_NOT_ALLOWED, "this cannot be done here".to_owned())
         })
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(service)

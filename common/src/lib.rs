@@ -38,9 +38,7 @@ pub fn mysql_url() -> String {
 }
 
 fn variable(name: &str, default: &str) -> String {
-    env::var_os(name).map_or(default.to_owned(), |value| {
-        value.to_string_lossy().into_owned()
-    })
+    env::var_os(name).map_or(default.to_owned(), |value| value.to_string_lossy().into_owned())
 }
 
 /// Connects to RabbitMQ at [`amqp_url`]. `program` is the name of the connection: the management
@@ -218,12 +216,8 @@ fn parse(url: &str) -> anyhow::Result<AMQPUri> {
     let (host, rest) = host.split_at(host.find(['/', '?', '#']).unwrap_or(host.len()));
     ensure!(!host.is_empty() && !rest.contains('@'), "{FORM}");
     // lapin 4.12 would connect to `localhost` instead.
-    ensure!(
-        !host.contains('['),
-        "{FORM}, and a name instead of an IPv6 address"
-    );
-    url.parse()
-        .map_err(|cause| anyhow!("AMQP_URL: {cause}. {FORM}"))
+    ensure!(!host.contains('['), "{FORM}, and a name instead of an IPv6 address");
+    url.parse().map_err(|cause| anyhow!("AMQP_URL: {cause}. {FORM}"))
 }
 
 /// The URL as it may be shown: without the password.

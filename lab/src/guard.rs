@@ -34,10 +34,7 @@ impl Guard {
             .spawn()
             .with_context(|| format!("cannot start {}", lab.display()))?;
         let pipe = Mutex::new(process.stdin.take());
-        Ok(Self {
-            process: Mutex::new(process),
-            pipe,
-        })
+        Ok(Self { process: Mutex::new(process), pipe })
     }
 
     /// Also ends this process group, which has just been started.

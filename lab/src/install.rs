@@ -90,19 +90,14 @@ pub fn server(service: Service) -> Package {
 
 /// Installs what is missing, with the system's package manager.
 pub fn install<'a>(packages: impl IntoIterator<Item = &'a Package>, tasks: &Tasks) -> Result<()> {
-    let missing: Vec<_> = packages
-        .into_iter()
-        .filter(|package| !(package.is_installed)())
-        .collect();
+    let missing: Vec<_> =
+        packages.into_iter().filter(|package| !(package.is_installed)()).collect();
     if missing.is_empty() {
         return Ok(());
     }
     let found = |name: &str| find_program(&[], &[name]).is_some();
-    let managers = [
-        ("apt-get", APT),
-        ("dnf", "dnf install -y \"$@\""),
-        ("brew", "brew install \"$@\""),
-    ];
+    let managers =
+        [("apt-get", APT), ("dnf", "dnf install -y \"$@\""), ("brew", "brew install \"$@\"")];
     let Some(index) = managers.iter().position(|(manager, _)| found(manager)) else {
         let names: Vec<_> = missing.iter().map(|package| package.name).collect();
         bail!(

@@ -46,18 +46,12 @@ pub fn lessons() -> Result<Vec<PathBuf>> {
 /// `01` of `01-hello`.
 fn number(folder: &Path) -> Option<&str> {
     let (number, _) = folder.file_name()?.to_str()?.split_once('-')?;
-    number
-        .bytes()
-        .all(|byte| byte.is_ascii_digit())
-        .then_some(number)
+    number.bytes().all(|byte| byte.is_ascii_digit()).then_some(number)
 }
 
 /// The name of the package in a lesson's folder: `hello` of `01-hello`.
 pub fn package(folder: &Path) -> &str {
-    let name = folder
-        .file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or_default();
+    let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     name.split_once('-').map_or(name, |(_, package)| package)
 }
 
@@ -108,10 +102,8 @@ pub fn find_lessons(wanted: &[String]) -> Result<Vec<PathBuf>> {
             || number.trim_start_matches('0') == name
     };
     for name in wanted {
-        let known: Vec<_> = lessons
-            .iter()
-            .filter_map(|folder| folder.file_name()?.to_str())
-            .collect();
+        let known: Vec<_> =
+            lessons.iter().filter_map(|folder| folder.file_name()?.to_str()).collect();
         let known = known.join(", ");
         ensure!(
             lessons.iter().any(|folder| is(folder, name)),

@@ -168,14 +168,8 @@ fn play(lessons: &[String]) -> Result<()> {
     let folders = find_lessons(lessons)?;
     let tasks = Tasks::default();
     let builds = folders.iter().map(|folder| lab::build(folder)).collect();
-    let (instance, guard) = set_up(
-        &tasks,
-        Backend::choose,
-        &Service::ALL,
-        install::LESSONS,
-        "the lessons",
-        builds,
-    )?;
+    let (instance, guard) =
+        set_up(&tasks, Backend::choose, &Service::ALL, install::LESSONS, "the lessons", builds)?;
 
     let colour = std::io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none();
     for folder in &folders {
@@ -194,19 +188,12 @@ fn play_live(readme: &Readme, instance: &Instance, guard: &Guard, colour: bool) 
             terminals.push(&step.terminal);
         }
     }
-    let width = terminals
-        .iter()
-        .map(|name| name.len())
-        .max()
-        .unwrap_or_default();
+    let width = terminals.iter().map(|name| name.len()).max().unwrap_or_default();
     let mut show = |shown: Shown| match shown {
         Shown::Heading(title) if colour => println!("\n\x1b[1m{title}\x1b[0m"),
         Shown::Heading(title) => println!("\n{title}"),
         Shown::Line { terminal, text } => {
-            let index = terminals
-                .iter()
-                .position(|name| *name == terminal)
-                .unwrap_or_default();
+            let index = terminals.iter().position(|name| *name == terminal).unwrap_or_default();
             match colour {
                 true => println!("\x1b[{}m{terminal:>width$} |\x1b[0m {text}", 32 + index % 5),
                 false => println!("{terminal:>width$} | {text}"),
@@ -221,16 +208,7 @@ fn test(arguments: &[String]) -> Result<ExitCode> {
     let start = Instant::now();
     let (mut passed, mut failed, mut left_out) = (0, 0, Vec::new());
     let (instance, code) = run_cargo(
-        &[
-            "test",
-            "--package",
-            "lab",
-            "--lib",
-            "--test",
-            "lessons",
-            "--test",
-            "faults",
-        ],
+        &["test", "--package", "lab", "--lib", "--test", "lessons", "--test", "faults"],
         "the tests",
         Backend::choose,
         &Service::ALL,
@@ -239,9 +217,7 @@ fn test(arguments: &[String]) -> Result<ExitCode> {
         |line| {
             // test result: ok. 94 passed; 0 failed; ...
             if let Some(result) = line.strip_prefix("test result: ") {
-                let numbers = result
-                    .split([' ', ';'])
-                    .filter_map(|word| word.parse::<u32>().ok());
+                let numbers = result.split([' ', ';']).filter_map(|word| word.parse::<u32>().ok());
                 let numbers: Vec<_> = numbers.collect();
                 passed += numbers.first().unwrap_or(&0);
                 failed += numbers.get(1).unwrap_or(&0);
@@ -260,11 +236,7 @@ fn test(arguments: &[String]) -> Result<ExitCode> {
     println!(
         "{}{}: {} tests passed, {failed} failed, {count} left out, {} s",
         versions.join(" and "),
-        if instance.backend == Backend::Docker {
-            " with Docker"
-        } else {
-            ""
-        },
+        if instance.backend == Backend::Docker { " with Docker" } else { "" },
         passed - count,
         start.elapsed().as_secs()
     );
@@ -340,12 +312,5 @@ fn run_cargo(
     }
     let status = cargo.wait()?;
     guard.release(cargo.id());
-    Ok((
-        instance,
-        if status.success() {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        },
-    ))
+    Ok((instance, if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }))
 }

@@ -36,8 +36,7 @@ pub fn python(folder: &Path, packages: &[&str], tasks: &Tasks) -> Result<Command
 pub fn node(folder: &Path, packages: &[&str], tasks: &Tasks) -> Result<Command> {
     let installed = install(folder, packages, tasks, "npm", |part| {
         let mut npm = Command::new("npm");
-        npm.args(["install", "--no-fund", "--no-audit", "--prefix"])
-            .arg(part);
+        npm.args(["install", "--no-fund", "--no-audit", "--prefix"]).arg(part);
         npm
     })?;
     let mut node = Command::new("node");

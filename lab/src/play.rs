@@ -64,14 +64,8 @@ pub fn play(
     guard: &Guard,
     show: &mut dyn FnMut(Shown),
 ) -> Result<()> {
-    let mut player = Player {
-        readme,
-        instance,
-        guard,
-        show,
-        heading: None,
-        running: HashMap::new(),
-    };
+    let mut player =
+        Player { readme, instance, guard, show, heading: None, running: HashMap::new() };
     player.steps()
 }
 
@@ -135,25 +129,13 @@ impl<'a> Player<'a> {
             .arg("-c")
             // The shell outlives ^C as in a terminal, and ends with the exit code of the command.
             // `^\` leaves no file with the memory of what it has ended.
-            .arg(format!(
-                "trap : INT\nulimit -c 0\n{}",
-                self.with_ports(command)
-            ))
+            .arg(format!("trap : INT\nulimit -c 0\n{}", self.with_ports(command)))
             .current_dir(root())
             .env("AMQP_URL", self.instance.amqp_url())
             .env("MYSQL_URL", self.instance.mysql_url())
-            .env(
-                "ADMIN_LISTEN",
-                format!("127.0.0.1:{}", self.instance.ports.admin),
-            )
-            .env(
-                "MAIN_LISTEN",
-                format!("127.0.0.1:{}", self.instance.ports.main),
-            )
-            .env(
-                "ADMIN_URL",
-                format!("http://localhost:{}", self.instance.ports.admin),
-            )
+            .env("ADMIN_LISTEN", format!("127.0.0.1:{}", self.instance.ports.admin))
+            .env("MAIN_LISTEN", format!("127.0.0.1:{}", self.instance.ports.main))
+            .env("ADMIN_URL", format!("http://localhost:{}", self.instance.ports.admin))
             .env(INSTANCE, &self.instance.folder)
             .env("CARGO_TERM_QUIET", "true"); // no `Finished`, no `Running`
         without_cargo(&mut shell);
@@ -172,12 +154,7 @@ impl<'a> Player<'a> {
                 _ => Some(false),
             })
             .any(|error| error);
-        let program = Program {
-            terminal,
-            line: step.line,
-            fails,
-            quit: false,
-        };
+        let program = Program { terminal, line: step.line, fails, quit: false };
         self.running.insert(step.terminal.clone(), program);
         Ok(())
     }
@@ -187,10 +164,7 @@ impl<'a> Player<'a> {
         let line = match self.program(step)?.terminal.line(LIMIT) {
             Ok(line) => self.without_ports(&line),
             Err(RecvTimeoutError::Timeout) => {
-                bail!(
-                    "{at}: nothing came within {} s\n  expected: {expected}",
-                    LIMIT.as_secs()
-                )
+                bail!("{at}: nothing came within {} s\n  expected: {expected}", LIMIT.as_secs())
             }
             Err(RecvTimeoutError::Disconnected) => {
                 bail!("{at}: the program ended before this line\n  expected: {expected}")
@@ -213,9 +187,7 @@ impl<'a> Player<'a> {
             Ok(line) => {
                 let line = self.without_ports(&line);
                 self.line(terminal, &line);
-                Err(anyhow::anyhow!(
-                    "{at}: after this line another one came\n  came:     {line}"
-                ))
+                Err(anyhow::anyhow!("{at}: after this line another one came\n  came:     {line}"))
             }
             Err(RecvTimeoutError::Timeout) => Err(anyhow::anyhow!(
                 "{at}: the program is still running after {} s; its README neither goes on with it nor ends it with ^C",
@@ -252,17 +224,11 @@ impl<'a> Player<'a> {
 
     fn with_ports(&self, command: &str) -> String {
         let ports = self.ports();
-        ports
-            .iter()
-            .fold(command.to_owned(), |text, (default, ours)| {
-                text.replace(default, ours)
-            })
+        ports.iter().fold(command.to_owned(), |text, (default, ours)| text.replace(default, ours))
     }
 
     fn without_ports(&self, line: &str) -> String {
         let ports = self.ports();
-        ports.iter().fold(line.to_owned(), |text, (default, ours)| {
-            text.replace(ours, default)
-        })
+        ports.iter().fold(line.to_owned(), |text, (default, ours)| text.replace(ours, default))
     }
 }

@@ -49,10 +49,7 @@ impl Group {
     pub fn find(file: &Path) -> Option<Self> {
         let text = fs::read_to_string(file).ok()?;
         let (id, start) = text.trim().split_once(' ')?;
-        let group = Self {
-            id: id.parse().ok()?,
-            started: start.to_owned(),
-        };
+        let group = Self { id: id.parse().ok()?, started: start.to_owned() };
         group.is_alive().then_some(group)
     }
 
@@ -163,17 +160,9 @@ pub fn cargo() -> Command {
 /// Takes from a command's environment what cargo has set for us.
 pub fn without_cargo(command: &mut Command) {
     for (name, _) in env::vars_os() {
-        let ours = [
-            "CARGO_PKG_",
-            "CARGO_MANIFEST_",
-            "CARGO_BIN_",
-            "CARGO_CRATE_",
-            "CARGO_PRIMARY_",
-        ];
-        if ours
-            .iter()
-            .any(|prefix| name.to_string_lossy().starts_with(prefix))
-        {
+        let ours =
+            ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"];
+        if ours.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
             command.env_remove(name);
         }
     }

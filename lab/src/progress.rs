@@ -25,18 +25,12 @@ pub struct Task {
 impl Tasks {
     /// Leaves no line behind: what came of it is said elsewhere.
     pub fn quiet() -> Self {
-        Self {
-            quiet: true,
-            ..Self::default()
-        }
+        Self { quiet: true, ..Self::default() }
     }
 
     /// More of them, side by side with these, which leave no line behind.
     pub fn quietly(&self) -> Self {
-        Self {
-            bars: self.bars.clone(),
-            quiet: true,
-        }
+        Self { bars: self.bars.clone(), quiet: true }
     }
 
     /// Something that a reader should know: a line that stays.
@@ -59,13 +53,7 @@ impl Tasks {
         bar.set_prefix(what.clone());
         bar.enable_steady_tick(Duration::from_millis(100));
         let now = Instant::now();
-        let task = Task {
-            bar,
-            what,
-            started: now,
-            told: Mutex::new(now),
-            quiet: self.quiet,
-        };
+        let task = Task { bar, what, started: now, told: Mutex::new(now), quiet: self.quiet };
         if task.bar.is_hidden() && !task.quiet {
             eprintln!("{} ...", task.what);
         }
@@ -84,11 +72,7 @@ impl Task {
             && told.elapsed() > Duration::from_secs(10)
         {
             *told = Instant::now();
-            eprintln!(
-                "{} ... {} s: {state}",
-                self.what,
-                self.started.elapsed().as_secs()
-            );
+            eprintln!("{} ... {} s: {state}", self.what, self.started.elapsed().as_secs());
         }
     }
 

@@ -60,11 +60,7 @@ impl Readme {
     ///
     /// A block that begins with an output line although nothing can run in its terminal yet.
     pub fn parse(path: &Path, text: &str) -> Result<Self> {
-        let mut readme = Self {
-            path: path.to_owned(),
-            steps: Vec::new(),
-            excerpts: Vec::new(),
-        };
+        let mut readme = Self { path: path.to_owned(), steps: Vec::new(), excerpts: Vec::new() };
         let mut fence: Option<String> = None;
         let mut heading: Option<String> = None;
         for (event, range) in Parser::new(text).into_offset_iter() {
@@ -98,12 +94,7 @@ impl Readme {
     }
 
     fn step(&mut self, line: usize, terminal: &str, action: Action) {
-        self.steps.push(Step {
-            line,
-            terminal: terminal.to_owned(),
-            action,
-            ends_block: false,
-        });
+        self.steps.push(Step { line, terminal: terminal.to_owned(), action, ends_block: false });
     }
 
     fn block(&mut self, first: usize, info: &str, code: &str) -> Result<()> {
@@ -115,7 +106,9 @@ impl Readme {
                     rest => rest
                         .strip_prefix("title=\"")
                         .and_then(|rest| rest.strip_suffix('"'))
-                        .with_context(|| format!("{}: not a title: {rest}", self.at(first - 1)))?,
+                        .with_context(|| {
+                        format!("{}: not a title: {rest}", self.at(first - 1))
+                    })?,
                 };
                 for (index, text) in code.lines().enumerate() {
                     let line = first + index;
@@ -128,10 +121,7 @@ impl Readme {
                     let mut earlier = self.steps.iter().filter(|step| step.terminal == title);
                     let idle = !earlier.any(|step| matches!(step.action, Action::Run(_)));
                     if idle && !matches!(action, Action::Run(_)) {
-                        bail!(
-                            "{}: nothing runs in the terminal `{title}` yet",
-                            self.at(line)
-                        );
+                        bail!("{}: nothing runs in the terminal `{title}` yet", self.at(line));
                     }
                     self.step(line, title, action);
                 }
@@ -139,10 +129,9 @@ impl Readme {
                     step.ends_block = true;
                 }
             }
-            "rust" => self.excerpts.push(Excerpt {
-                line: first,
-                code: code.lines().map(str::to_owned).collect(),
-            }),
+            "rust" => self
+                .excerpts
+                .push(Excerpt { line: first, code: code.lines().map(str::to_owned).collect() }),
             _ => {}
         }
         Ok(())
@@ -150,15 +139,9 @@ impl Readme {
 
     /// How this place is called in an error.
     pub fn at(&self, line: usize) -> String {
-        let path = self
-            .path
-            .canonicalize()
-            .unwrap_or_else(|_| self.path.clone());
+        let path = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
         let root = crate::root().canonicalize().unwrap_or_default();
-        format!(
-            "{}:{line}",
-            path.strip_prefix(root).unwrap_or(&path).display()
-        )
+        format!("{}:{line}", path.strip_prefix(root).unwrap_or(&path).display())
     }
 
     /// Whether every excerpt stands, up to indentation, in a source file below `folder`.
@@ -176,16 +159,11 @@ impl Readme {
             }
             // Name the first line that stands nowhere, if it is one line's fault.
             let missing = code.iter().position(|line| {
-                !sources
-                    .iter()
-                    .any(|source| source.lines().any(|text| text.trim() == *line))
+                !sources.iter().any(|source| source.lines().any(|text| text.trim() == *line))
             });
             let line = excerpt.line + missing.unwrap_or(0);
             let text = code.get(missing.unwrap_or(0)).copied().unwrap_or_default();
-            bail!(
-                "{}: this excerpt is not in the source: {text}",
-                self.at(line)
-            );
+            bail!("{}: this excerpt is not in the source: {text}", self.at(line));
         }
         Ok(())
     }

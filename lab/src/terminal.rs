@@ -45,11 +45,7 @@ impl<'a> Terminal<'a> {
                 }
             }
         });
-        Ok(Self {
-            child,
-            lines,
-            guard,
-        })
+        Ok(Self { child, lines, guard })
     }
 
     pub fn group(&self) -> Pid {

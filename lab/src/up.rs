@@ -147,9 +147,7 @@ pub fn up(tasks: &Tasks) -> Result<()> {
     Instance::of_checkout(backend).start(&missing, tasks)?;
     for service in missing {
         let place = Place::of(service)?;
-        let name = place
-            .find()?
-            .with_context(|| format!("{} has ended again", service.name()))?;
+        let name = place.find()?.with_context(|| format!("{} has ended again", service.name()))?;
         println!("{}", describe(&place, &name));
     }
     Ok(())
@@ -166,10 +164,7 @@ fn describe(place: &Place, name: &str) -> String {
     };
     let page = match (place.service, ours()) {
         (Service::Rabbitmq, Some(ours)) if is_ours(place) => {
-            format!(
-                "; management page: http://localhost:{} (guest, guest)",
-                ours.ports.management
-            )
+            format!("; management page: http://localhost:{} (guest, guest)", ours.ports.management)
         }
         _ => String::new(),
     };
@@ -182,10 +177,8 @@ pub fn down(wipe: bool) -> Result<()> {
         println!("Nothing to stop: the lab has started no server for this checkout");
         return Ok(());
     };
-    let running: Vec<_> = Service::ALL
-        .iter()
-        .filter(|&&service| ours.is_running(service))
-        .collect();
+    let running: Vec<_> =
+        Service::ALL.iter().filter(|&&service| ours.is_running(service)).collect();
     ours.stop_all(false)?;
     for service in running {
         println!("Stopped {}", service.name());
@@ -290,22 +283,10 @@ fn queues() -> Result<Option<Vec<Queue>>> {
             .context("rabbitmqctl says something else than its queues")?
     } else {
         // The figures of the management page are a few seconds old.
-        let Url {
-            host,
-            user,
-            password,
-            path,
-            ..
-        } = place.url;
+        let Url { host, user, password, path, .. } = place.url;
         let port = Ports::DEFAULT.management;
         let page = format!("http://{host}:{port}");
-        match (Management {
-            host,
-            port,
-            user,
-            password,
-        })
-        .get(&format!("queues/{}", encode(&path)))
+        match (Management { host, port, user, password }).get(&format!("queues/{}", encode(&path)))
         {
             Ok(list) => serde_json::from_value(list).context("no list of queues")?,
             Err(error) => {

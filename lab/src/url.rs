@@ -37,9 +37,8 @@ impl Url {
             Some((authority, path)) => (authority, Some(decode(path)?)),
             None => (rest, None),
         };
-        let (credentials, address) = authority
-            .rsplit_once('@')
-            .unwrap_or(("guest:guest", authority));
+        let (credentials, address) =
+            authority.rsplit_once('@').unwrap_or(("guest:guest", authority));
         let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
         let (host, port) = match address.rsplit_once(':') {
             Some((host, port)) if !port.contains(']') => (host, Some(port.parse().ok()?)),

@@ -27,10 +27,7 @@ async fn receive(connection: &Connection, stop: &CancellationToken) -> anyhow::R
     let channel = connection.create_channel().await?;
 
     let mut arguments = FieldTable::default();
-    arguments.insert(
-        "x-queue-type".into(),
-        AMQPValue::LongString("quorum".into()),
-    );
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
     channel
         .queue_declare("hello".into(), QueueDeclareOptions::durable(), arguments)
         .await
@@ -59,9 +56,7 @@ async fn receive(connection: &Connection, stop: &CancellationToken) -> anyhow::R
                         Err(error) => Err(error.into()),
                     }
                 }
-                Ok(None) => Err(anyhow!(
-                    "the broker ended the consumer: was the queue deleted?"
-                )),
+                Ok(None) => Err(anyhow!("the broker ended the consumer: was the queue deleted?")),
                 Err(error) => Err(error.into()),
             };
             let _ = ended.send(result); // a callback has nobody to return an error to

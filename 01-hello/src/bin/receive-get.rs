@@ -36,10 +36,7 @@ async fn main() -> Result<(), common::Error> {
     let channel = connection.create_channel().await?;
 
     let mut arguments = FieldTable::default();
-    arguments.insert(
-        "x-queue-type".into(),
-        AMQPValue::LongString("quorum".into()),
-    );
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
     channel
         .queue_declare("hello".into(), QueueDeclareOptions::durable(), arguments)
         .await
@@ -59,11 +56,7 @@ async fn main() -> Result<(), common::Error> {
     match got {
         None => println!(" [ ] The queue is empty"),
         Some(message) => {
-            let again = if message.redelivered {
-                " (redelivered)"
-            } else {
-                ""
-            };
+            let again = if message.redelivered { " (redelivered)" } else { "" };
             println!(" [x] Received {}{again}", printable(&message.data));
             match args.answer {
                 Answer::Ack => {
@@ -78,10 +71,7 @@ async fn main() -> Result<(), common::Error> {
                 }
                 Answer::None | Answer::Auto => {}
             }
-            println!(
-                " [ ] Messages behind it in the queue: {}",
-                message.message_count
-            );
+            println!(" [ ] Messages behind it in the queue: {}", message.message_count);
         }
     }
 

@@ -46,10 +46,7 @@ async fn receive(
     let channel = connection.create_channel().await?;
 
     let mut arguments = FieldTable::default();
-    arguments.insert(
-        "x-queue-type".into(),
-        AMQPValue::LongString("quorum".into()),
-    );
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
     channel
         .queue_declare("hello".into(), QueueDeclareOptions::durable(), arguments)
         .await

@@ -27,10 +27,7 @@ async fn receive(connection: &Connection, stop: &CancellationToken) -> anyhow::R
 
     // The same queue with the same properties as in `send`: whoever comes first creates it.
     let mut arguments = FieldTable::default();
-    arguments.insert(
-        "x-queue-type".into(),
-        AMQPValue::LongString("quorum".into()),
-    );
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
     channel
         .queue_declare("hello".into(), QueueDeclareOptions::durable(), arguments)
         .await
@@ -54,11 +51,7 @@ async fn receive(connection: &Connection, stop: &CancellationToken) -> anyhow::R
         };
         let delivery =
             delivery.context("the broker ended the consumer: was the queue deleted?")??;
-        let again = if delivery.redelivered {
-            " (redelivered)"
-        } else {
-            ""
-        };
+        let again = if delivery.redelivered { " (redelivered)" } else { "" };
         println!(" [x] Received {}{again}", printable(&delivery.data));
         // Only now may the broker forget the message. Had we died before this line, it would deliver
         // the message again, to us or to another consumer.

@@ -37,17 +37,12 @@ async fn main() -> Result<(), common::Error> {
     let channel = connection.create_channel().await?;
 
     // From now on the broker confirms each message that we publish on this channel.
-    channel
-        .confirm_select(ConfirmSelectOptions::default())
-        .await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
 
     // Creates the queue if it is missing. If it is there, this only checks that it has the same
     // properties: we need not know which program was started first, so each of them declares it.
     let mut arguments = FieldTable::default();
-    arguments.insert(
-        "x-queue-type".into(),
-        AMQPValue::LongString("quorum".into()),
-    );
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
     channel
         .queue_declare("hello".into(), QueueDeclareOptions::durable(), arguments)
         .await
@@ -69,9 +64,8 @@ async fn main() -> Result<(), common::Error> {
         .await?;
 
     // The message is on its way; the broker has it when it says so.
-    let confirmation = confirm
-        .await
-        .context("no confirm came: the broker may not have the message")?;
+    let confirmation =
+        confirm.await.context("no confirm came: the broker may not have the message")?;
     common::close(connection).await;
     match confirmation {
         Confirmation::Ack(None) => println!(" [x] Sent {message}"),

@@ -22,17 +22,12 @@ async fn main() -> Result<(), common::Error> {
     let task = Args::parse().words.join(" ");
     let connection = common::connect(env!("CARGO_BIN_NAME")).await?;
     let channel = connection.create_channel().await?;
-    channel
-        .confirm_select(ConfirmSelectOptions::default())
-        .await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
 
     // The queue outlives a restart of the broker.
     let durable = QueueDeclareOptions::durable();
     let mut arguments = FieldTable::default();
-    arguments.insert(
-        "x-queue-type".into(),
-        AMQPValue::LongString("quorum".into()),
-    );
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
     channel
         .queue_declare("task_queue".into(), durable, arguments)
         .await
@@ -54,9 +49,8 @@ async fn main() -> Result<(), common::Error> {
         .await?;
 
     // The task is safe when the broker says so, and not before.
-    let confirmation = confirm
-        .await
-        .context("no confirm came: the broker may not have the task")?;
+    let confirmation =
+        confirm.await.context("no confirm came: the broker may not have the task")?;
     common::close(connection).await;
     match confirmation {
         Confirmation::Ack(None) => println!(" [x] Sent {task}"),

@@ -38,11 +38,7 @@ async fn main() -> Result<(), common::Error> {
         work(connection, stop, &args, &mut tally).await
     })
     .await?;
-    eprintln!(
-        " [*] Tasks done: {} in {:.1} s",
-        tally.done,
-        tally.took.as_secs_f64()
-    );
+    eprintln!(" [*] Tasks done: {} in {:.1} s", tally.done, tally.took.as_secs_f64());
     Ok(())
 }
 
@@ -65,10 +61,7 @@ async fn work(
 
     let durable = QueueDeclareOptions::durable();
     let mut arguments = FieldTable::default();
-    arguments.insert(
-        "x-queue-type".into(),
-        AMQPValue::LongString("quorum".into()),
-    );
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
     channel
         .queue_declare("task_queue".into(), durable, arguments)
         .await
@@ -76,17 +69,11 @@ async fn work(
 
     // Without a limit the broker hands out every task at once, to each worker in turn, however busy
     // it is. With a limit of 1, the next task goes to whoever has finished the one before.
-    channel
-        .basic_qos(args.prefetch, BasicQosOptions::default())
-        .await?;
-    let options = BasicConsumeOptions {
-        no_ack: args.auto_ack,
-        ..Default::default()
-    };
+    channel.basic_qos(args.prefetch, BasicQosOptions::default()).await?;
+    let options = BasicConsumeOptions { no_ack: args.auto_ack, ..Default::default() };
     let table = FieldTable::default();
-    let mut consumer = channel
-        .basic_consume("task_queue".into(), "".into(), options, table)
-        .await?;
+    let mut consumer =
+        channel.basic_consume("task_queue".into(), "".into(), options, table).await?;
     eprintln!(" [*] Waiting for messages. To exit press CTRL+C");
 
     loop {
@@ -100,11 +87,7 @@ async fn work(
         if !args.auto_ack && !task.acker.usable() {
             continue; // the connection it came over is lost: it comes again
         }
-        let again = if task.redelivered {
-            " (redelivered)"
-        } else {
-            ""
-        };
+        let again = if task.redelivered { " (redelivered)" } else { "" };
         println!(" [x] Received {}{again}", printable(&task.data));
         let begin = *tally.begin.get_or_insert_with(Instant::now);
 
@@ -131,9 +114,7 @@ async fn work(
     // Take no new task, and give back those in our hands. The broker would put them back anyway when
     // the connection closes, but count that against them, as if we had died of them. (Before RabbitMQ
     // 4.3, it counts a `nack` too.)
-    channel
-        .basic_cancel(consumer.tag(), BasicCancelOptions::default())
-        .await?;
+    channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
     let all = BasicNackOptions {
         multiple: true, // with the delivery tag 0: all that we have not acknowledged
         requeue: true,

@@ -22,9 +22,7 @@ async fn main() -> Result<(), common::Error> {
     let line = Args::parse().words.join(" ");
     let connection = common::connect(env!("CARGO_BIN_NAME")).await?;
     let channel = connection.create_channel().await?;
-    channel
-        .confirm_select(ConfirmSelectOptions::default())
-        .await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
 
     // The receivers declare the same exchange: whoever comes first creates it. There is no queue
     // here. Which queues get the line is the receivers' affair.
@@ -49,9 +47,8 @@ async fn main() -> Result<(), common::Error> {
         .await?;
 
     // The broker has handed the line to every queue that is bound: to none, if there is none.
-    let confirmation = confirm
-        .await
-        .context("no confirm came: the broker may not have the log line")?;
+    let confirmation =
+        confirm.await.context("no confirm came: the broker may not have the log line")?;
     common::close(connection).await;
     match confirmation {
         Confirmation::Ack(_) => println!(" [x] Sent {line}"),

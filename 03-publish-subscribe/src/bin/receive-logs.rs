@@ -39,13 +39,8 @@ async fn receive(connection: &Connection, stop: &CancellationToken) -> anyhow::R
 
     // A queue for us alone. Without a name from us, the broker makes one up; exclusive, it is
     // deleted when our connection closes.
-    let exclusive = QueueDeclareOptions {
-        exclusive: true,
-        ..Default::default()
-    };
-    let queue = channel
-        .queue_declare("".into(), exclusive, FieldTable::default())
-        .await?;
+    let exclusive = QueueDeclareOptions { exclusive: true, ..Default::default() };
+    let queue = channel.queue_declare("".into(), exclusive, FieldTable::default()).await?;
 
     // From here on the exchange puts a copy of every message into our queue.
     channel
@@ -60,22 +55,11 @@ async fn receive(connection: &Connection, stop: &CancellationToken) -> anyhow::R
 
     // Automatic acknowledgement: if we die, our queue dies with us, and nobody else could get the
     // messages that we have not acknowledged.
-    let no_ack = BasicConsumeOptions {
-        no_ack: true,
-        ..Default::default()
-    };
+    let no_ack = BasicConsumeOptions { no_ack: true, ..Default::default() };
     let mut consumer = channel
-        .basic_consume(
-            queue.name().clone(),
-            "".into(),
-            no_ack,
-            FieldTable::default(),
-        )
+        .basic_consume(queue.name().clone(), "".into(), no_ack, FieldTable::default())
         .await?;
-    eprintln!(
-        " [*] Waiting for logs in the queue {}. To exit press CTRL+C",
-        queue.name()
-    );
+    eprintln!(" [*] Waiting for logs in the queue {}. To exit press CTRL+C", queue.name());
 
     loop {
         let delivery = tokio::select! {

@@ -48,9 +48,7 @@ async fn main() -> Result<(), common::Error> {
 
     let connection = common::connect(env!("CARGO_BIN_NAME")).await?;
     let channel = connection.create_channel().await?;
-    channel
-        .confirm_select(ConfirmSelectOptions::default())
-        .await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
 
     channel
         .exchange_declare(
@@ -72,9 +70,8 @@ async fn main() -> Result<(), common::Error> {
         )
         .await?;
 
-    let confirmation = confirm
-        .await
-        .context("no confirm came: the broker may not have the log line")?;
+    let confirmation =
+        confirm.await.context("no confirm came: the broker may not have the log line")?;
     common::close(connection).await;
     match confirmation {
         Confirmation::Ack(_) => println!(" [x] Sent {line}"),

@@ -49,13 +49,8 @@ async fn receive(
         .await
         .context("cannot declare the exchange `direct_logs`")?;
 
-    let exclusive = QueueDeclareOptions {
-        exclusive: true,
-        ..Default::default()
-    };
-    let queue = channel
-        .queue_declare("".into(), exclusive, FieldTable::default())
-        .await?;
+    let exclusive = QueueDeclareOptions { exclusive: true, ..Default::default() };
+    let queue = channel.queue_declare("".into(), exclusive, FieldTable::default()).await?;
 
     // One queue with several bindings: it gets what any of them lets through.
     for severity in severities {
@@ -70,22 +65,11 @@ async fn receive(
             .await?;
     }
 
-    let no_ack = BasicConsumeOptions {
-        no_ack: true,
-        ..Default::default()
-    };
+    let no_ack = BasicConsumeOptions { no_ack: true, ..Default::default() };
     let mut consumer = channel
-        .basic_consume(
-            queue.name().clone(),
-            "".into(),
-            no_ack,
-            FieldTable::default(),
-        )
+        .basic_consume(queue.name().clone(), "".into(), no_ack, FieldTable::default())
         .await?;
-    eprintln!(
-        " [*] Waiting for logs in the queue {}. To exit press CTRL+C",
-        queue.name()
-    );
+    eprintln!(" [*] Waiting for logs in the queue {}. To exit press CTRL+C", queue.name());
 
     loop {
         let delivery = tokio::select! {

@@ -30,10 +30,7 @@ struct Args {
 async fn main() -> Result<(), common::Error> {
     let args = Args::parse();
     let mut arguments = table(args.headers).unwrap_or_else(|error| error.exit());
-    arguments.insert(
-        "x-match".into(),
-        AMQPValue::LongString(args.matching.into()),
-    );
+    arguments.insert("x-match".into(), AMQPValue::LongString(args.matching.into()));
 
     common::run(env!("CARGO_BIN_NAME"), async |connection, stop| {
         receive(connection, stop, &arguments).await
@@ -60,13 +57,8 @@ async fn receive(
         .await
         .context("cannot declare the exchange `header_test`")?;
 
-    let exclusive = QueueDeclareOptions {
-        exclusive: true,
-        ..Default::default()
-    };
-    let queue = channel
-        .queue_declare("".into(), exclusive, FieldTable::default())
-        .await?;
+    let exclusive = QueueDeclareOptions { exclusive: true, ..Default::default() };
+    let queue = channel.queue_declare("".into(), exclusive, FieldTable::default()).await?;
 
     // What the exchange compares stands in the arguments of the binding: the headers, and in
     // `x-match` whether all of them must be there.
@@ -80,22 +72,11 @@ async fn receive(
         )
         .await?;
 
-    let no_ack = BasicConsumeOptions {
-        no_ack: true,
-        ..Default::default()
-    };
+    let no_ack = BasicConsumeOptions { no_ack: true, ..Default::default() };
     let mut consumer = channel
-        .basic_consume(
-            queue.name().clone(),
-            "".into(),
-            no_ack,
-            FieldTable::default(),
-        )
+        .basic_consume(queue.name().clone(), "".into(), no_ack, FieldTable::default())
         .await?;
-    eprintln!(
-        " [*] Waiting for logs in the queue {}. To exit press CTRL+C",
-        queue.name()
-    );
+    eprintln!(" [*] Waiting for logs in the queue {}. To exit press CTRL+C", queue.name());
 
     loop {
         let delivery = tokio::select! {

@@ -78,19 +78,14 @@ async fn receive(
     let batch = receiver.args.batch;
     let channel = connection.create_channel().await?;
     declare(&channel).await?;
-    channel
-        .confirm_select(ConfirmSelectOptions::default())
-        .await?; // for those that we send to `orders.dead`
+    channel.confirm_select(ConfirmSelectOptions::default()).await?; // for those that we send to `orders.dead`
 
     // While one batch is being stored, the next ones are on their way. But not more: what is not
     // stored yet waits at the broker, not in our memory.
-    channel
-        .basic_qos(batch.saturating_mul(4), BasicQosOptions::default())
-        .await?;
+    channel.basic_qos(batch.saturating_mul(4), BasicQosOptions::default()).await?;
     let options = BasicConsumeOptions::default();
-    let mut consumer = channel
-        .basic_consume("orders".into(), "".into(), options, FieldTable::default())
-        .await?;
+    let mut consumer =
+        channel.basic_consume("orders".into(), "".into(), options, FieldTable::default()).await?;
     eprintln!(" [*] Waiting for orders. To exit press CTRL+C");
 
     loop {
@@ -259,9 +254,7 @@ fn row(order: &Delivery) -> Result<Row<'_>, String> {
     };
     let length = user_id.chars().count();
     if length > USER_ID_MAX {
-        return Err(format!(
-            "{length} characters, and the table takes {USER_ID_MAX}"
-        ));
+        return Err(format!("{length} characters, and the table takes {USER_ID_MAX}"));
     }
     match order.properties.message_id().as_ref() {
         Some(id) if !id.as_str().is_empty() => Ok([user_id, id.as_str()]),

@@ -77,9 +77,7 @@ async fn request(
 ) -> anyhow::Result<()> {
     let channel = connection.create_channel().await?;
     declare(&channel).await?;
-    channel
-        .confirm_select(ConfirmSelectOptions::default())
-        .await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
 
     let mut confirms = VecDeque::new(); // for the first of the unconfirmed orders, in their order
     let (mut refused, mut said) = (false, false);

@@ -23,14 +23,11 @@ async fn main() -> Result<(), common::Error> {
     let connection = common::connect(env!("CARGO_BIN_NAME")).await?;
     let channel = connection.create_channel().await?;
     declare(&channel).await?;
-    channel
-        .confirm_select(ConfirmSelectOptions::default())
-        .await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
 
     let confirm = publish(&channel, "", order.as_bytes(), new_order()).await?;
-    let confirmation = confirm
-        .await
-        .context("no confirm came: the broker may not have the order")?;
+    let confirmation =
+        confirm.await.context("no confirm came: the broker may not have the order")?;
     common::close(connection).await;
     match confirmation {
         Confirmation::Ack(None) => println!(" [x] Sent {order}"),

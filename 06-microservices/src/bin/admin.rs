@@ -75,9 +75,7 @@ async fn main() -> Result<(), common::Error> {
 async fn samples(database: &Database) -> anyhow::Result<()> {
     let insert = async || {
         let mut transaction = database.begin().await?;
-        let known: Option<u32> = transaction
-            .query_first("SELECT 1 FROM products LIMIT 1")
-            .await?;
+        let known: Option<u32> = transaction.query_first("SELECT 1 FROM products LIMIT 1").await?;
         if known.is_none() {
             for (title, image) in SAMPLES {
                 insert(&mut transaction, title, image).await?;
@@ -101,10 +99,7 @@ async fn apply(
     let add = "UPDATE products SET likes = likes + 1 WHERE id = ?";
     transaction.exec_drop(add, (product.id,)).await?;
     match transaction.affected_rows() {
-        0 => Err(Failure::Refused(format!(
-            "there is no product {}",
-            product.id
-        ))),
+        0 => Err(Failure::Refused(format!("there is no product {}", product.id))),
         _ => Ok(()),
     }
 }
@@ -124,18 +119,13 @@ impl Draft {
             return Err(refusal("title: 1 to 200 characters"));
         }
         // an address with another scheme, `javascript:` for one, has no business on a page
-        let known = ["/", "http://", "https://"]
-            .iter()
-            .any(|start| self.image.starts_with(start));
+        let known = ["/", "http://", "https://"].iter().any(|start| self.image.starts_with(start));
         if !known || self.image.chars().count() > 2000 {
             return Err(refusal(
                 "image: an address that begins with http://, https:// or /, of at most 2000 characters",
             ));
         }
-        Ok(Self {
-            title: title.to_owned(),
-            image: self.image,
-        })
+        Ok(Self { title: title.to_owned(), image: self.image })
     }
 }
 
@@ -147,9 +137,7 @@ async fn insert(
 ) -> Result<u32, Failure> {
     let insert = "INSERT INTO products (title, image) VALUES (?, ?)";
     transaction.exec_drop(insert, (title, image)).await?;
-    let id = transaction
-        .last_insert_id()
-        .and_then(|id| u32::try_from(id).ok());
+    let id = transaction.last_insert_id().and_then(|id| u32::try_from(id).ok());
     let id = id.ok_or_else(|| Failure::Refused("no id".to_owned()))?;
     let (title, image) = (title.to_owned(), image.to_owned());
     outbox::write(transaction, CREATED, &events::Product { id, title, image }).await?;
@@ -169,26 +157,13 @@ async fn create(
     })
     .await?;
     service.changed().await;
-    Ok((
-        StatusCode::CREATED,
-        Json(Product {
-            id,
-            title,
-            image,
-            likes: 0,
-        }),
-    ))
+    Ok((StatusCode::CREATED, Json(Product { id, title, image, likes: 0 })))
 }
 
 async fn find(transaction: &mut Transaction<'static>, id: u32) -> Result<Option<Product>, Failure> {
     let select = "SELECT title, image, likes FROM products WHERE id = ? FOR UPDATE";
     let row: Option<(String, String, u32)> = transaction.exec_first(select, (id,)).await?;
-    Ok(row.map(|(title, image, likes)| Product {
-        id,
-        title,
-        image,
-        likes,
-    }))
+    Ok(row.map(|(title, image, likes)| Product { id, title, image, likes }))
 }
 
 async fn read(
@@ -217,24 +192,14 @@ async fn update(
         };
         let update = "UPDATE products SET title = ?, image = ? WHERE id = ?";
         transaction.exec_drop(update, (&title, &image, id)).await?;
-        let event = events::Product {
-            id,
-            title: title.clone(),
-            image: image.clone(),
-        };
+        let event = events::Product { id, title: title.clone(), image: image.clone() };
         outbox::write(&mut transaction, UPDATED, &event).await?;
         transaction.commit().await?;
-        Ok(Some(Product {
-            title,
-            image,
-            ..known
-        }))
+        Ok(Some(Product { title, image, ..known }))
     })
     .await?;
     service.changed().await;
-    product
-        .map(|product| (StatusCode::ACCEPTED, Json(product)))
-        .ok_or_else(Refusal::not_found)
+    product.map(|product| (StatusCode::ACCEPTED, Json(product))).ok_or_else(Refusal::not_found)
 }
 
 async fn delete(

@@ -88,9 +88,7 @@ async fn apply(
         CREATED => {
             let product: events::Product = serde_json::from_slice(body)?;
             let insert = "INSERT INTO products (id, title, image) VALUES (?, ?, ?)";
-            transaction
-                .exec_drop(insert, (product.id, product.title, product.image))
-                .await?;
+            transaction.exec_drop(insert, (product.id, product.title, product.image)).await?;
             return Ok(());
         }
         UPDATED => {
@@ -98,9 +96,7 @@ async fn apply(
             let select = "SELECT id FROM products WHERE id = ?";
             let known: Option<u32> = transaction.exec_first(select, (product.id,)).await?;
             let update = "UPDATE products SET title = ?, image = ? WHERE id = ?";
-            transaction
-                .exec_drop(update, (product.title, product.image, product.id))
-                .await?;
+            transaction.exec_drop(update, (product.title, product.image, product.id)).await?;
             known.is_none().then_some(product.id)
         }
         DELETED => {
@@ -135,13 +131,7 @@ struct User {
 impl Admin {
     /// Who likes: a user that admin chooses.
     async fn user(&self) -> reqwest::Result<User> {
-        self.client
-            .get(&self.url)
-            .send()
-            .await?
-            .error_for_status()?
-            .json()
-            .await
+        self.client.get(&self.url).send().await?.error_for_status()?.json().await
     }
 }
 
@@ -181,10 +171,9 @@ async fn like(service: &Service, admin: &Admin, id: u32) -> Result<Json<Value>, 
             service.changed().await;
             Ok(Json(json!({ "message": "success" })))
         }
-        Like::Known => Err(Refusal(
-            StatusCode::BAD_REQUEST,
-            "this user likes it already".to_owned(),
-        )),
+        Like::Known => {
+            Err(Refusal(StatusCode::BAD_REQUEST, "this user likes it already".to_owned()))
+        }
         Like::NoProduct => Err(Refusal::not_found()),
     }
 }

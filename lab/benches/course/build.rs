@@ -53,10 +53,7 @@ pub fn build(bench: &Bench) -> Result<Section> {
     run(&task, tutorials("fetch"))?;
     let [mut ours, mut theirs] = [Vec::new(), Vec::new()];
     for number in 0..ROUNDS {
-        for (side, command) in [
-            (&mut ours, hello("build")),
-            (&mut theirs, tutorials("build")),
-        ] {
+        for (side, command) in [(&mut ours, hello("build")), (&mut theirs, tutorials("build"))] {
             round(&task, number, "cargo build");
             if target.exists() {
                 fs::remove_dir_all(&target)?;
@@ -74,10 +71,7 @@ pub fn build(bench: &Bench) -> Result<Section> {
     table.times(
         &format!("`cargo build -p hello`: {} packages", packages[0]),
         &ours,
-        &format!(
-            "the official tutorials' dependencies: {} packages",
-            packages[1]
-        ),
+        &format!("the official tutorials' dependencies: {} packages", packages[1]),
         &theirs,
     );
     Ok(Section {
@@ -92,14 +86,10 @@ pub fn build(bench: &Bench) -> Result<Section> {
 
 /// How many packages are compiled.
 fn packages(mut tree: Command) -> Result<usize> {
-    let output = tree
-        .args(["--edges", "normal,build", "--prefix", "none", "--no-dedupe"])
-        .output()?;
+    let output =
+        tree.args(["--edges", "normal,build", "--prefix", "none", "--no-dedupe"]).output()?;
     let text = String::from_utf8(output.stdout)?;
-    let mut names: Vec<&str> = text
-        .lines()
-        .map(|line| line.trim_end_matches(" (*)"))
-        .collect();
+    let mut names: Vec<&str> = text.lines().map(|line| line.trim_end_matches(" (*)")).collect();
     names.sort_unstable();
     names.dedup();
     Ok(names.len())

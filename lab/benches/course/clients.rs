@@ -52,11 +52,9 @@ impl Peer {
     pub fn command(self, bench: &Bench) -> Result<Command> {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
         match self {
-            Self::Pika => peers::python(
-                folder,
-                &["pika==1.3.2", "PyMySQL[rsa]==1.1.2"],
-                &bench.tasks,
-            ),
+            Self::Pika => {
+                peers::python(folder, &["pika==1.3.2", "PyMySQL[rsa]==1.1.2"], &bench.tasks)
+            }
             Self::Amqplib => peers::node(folder, &["amqplib@2.0.1"], &bench.tasks),
         }
     }
@@ -91,11 +89,7 @@ impl Sides {
     fn new(bench: &Bench, lesson: &str) -> Self {
         let peers = bench.peers.iter().map(Peer::to_string);
         let limit = "ready-made bytes".to_owned();
-        let names: Vec<_> = [lesson.to_owned()]
-            .into_iter()
-            .chain(peers)
-            .chain([limit])
-            .collect();
+        let names: Vec<_> = [lesson.to_owned()].into_iter().chain(peers).chain([limit]).collect();
         let figures = vec![Vec::new(); names.len()];
         Self { names, figures }
     }
@@ -114,12 +108,7 @@ impl Sides {
 
 fn chart(name: &'static str, title: &'static str, groups: [&str; 2], sides: [&Sides; 2]) -> Chart {
     let series = sides[0].names.iter().enumerate();
-    let figures = |side: usize| {
-        sides
-            .iter()
-            .map(|sides| median(&sides.figures[side]))
-            .collect()
-    };
+    let figures = |side: usize| sides.iter().map(|sides| median(&sides.figures[side])).collect();
     Chart {
         name,
         title,
@@ -223,10 +212,7 @@ pub async fn publish(bench: &Bench) -> Result<Section> {
 
 async fn expect_purged(bench: &Bench, count: u64) -> Result<()> {
     let purged = bench.purge("orders").await?;
-    ensure!(
-        purged == count,
-        "{purged} messages were in the queue instead of {count}"
-    );
+    ensure!(purged == count, "{purged} messages were in the queue instead of {count}");
     Ok(())
 }
 
@@ -235,13 +221,8 @@ async fn publish_one_by_one(bench: &Bench) -> Result<f64> {
     let start = Instant::now();
     let connection = bench.connect().await?;
     let channel = connection.create_channel().await?;
-    channel
-        .confirm_select(ConfirmSelectOptions::default())
-        .await?;
-    let mandatory = BasicPublishOptions {
-        mandatory: true,
-        ..Default::default()
-    };
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    let mandatory = BasicPublishOptions { mandatory: true, ..Default::default() };
     for number in 0..ONE_BY_ONE {
         let properties = BasicProperties::default()
             .with_content_type("text/plain".into())
@@ -249,13 +230,7 @@ async fn publish_one_by_one(bench: &Bench) -> Result<f64> {
             .with_message_id(uuid::Uuid::now_v7().to_string().into());
         let body = format!("{number:032x}");
         let confirm = channel
-            .basic_publish(
-                "".into(),
-                "orders".into(),
-                mandatory,
-                body.as_bytes(),
-                properties,
-            )
+            .basic_publish("".into(), "orders".into(), mandatory, body.as_bytes(), properties)
             .await?;
         ensure!(confirm.await?.is_ack(), "the broker did not take a message");
     }
@@ -298,10 +273,7 @@ pub async fn consume(bench: &Bench) -> Result<Section> {
     task.done("Measured consuming");
     let mut table = Table::comparing("messages/s");
     let [(_, batches), (_, each)] = &sides;
-    batches.compare(
-        &mut table,
-        &format!("as in `receive-orders`: {BATCH} an acknowledgement"),
-    );
+    batches.compare(&mut table, &format!("as in `receive-orders`: {BATCH} an acknowledgement"));
     each.compare(&mut table, "as in `receive`: one an acknowledgement");
     Ok(Section {
         title: "Consume",
@@ -324,17 +296,13 @@ pub async fn consume_here(bench: &Bench, count: u64, batch: u64) -> Result<f64> 
     let start = Instant::now();
     let connection = bench.connect().await?;
     let channel = connection.create_channel().await?;
-    channel
-        .basic_qos(PREFETCH, BasicQosOptions::default())
-        .await?;
+    channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
     let options = BasicConsumeOptions::default();
-    let mut consumer = channel
-        .basic_consume("orders".into(), "".into(), options, FieldTable::default())
-        .await?;
+    let mut consumer =
+        channel.basic_consume("orders".into(), "".into(), options, FieldTable::default()).await?;
     for number in 1..=count {
-        let delivery = timeout(LIMIT, consumer.next())
-            .await?
-            .context("the consumer has ended")??;
+        let delivery =
+            timeout(LIMIT, consumer.next()).await?.context("the consumer has ended")??;
         if number % batch == 0 || number == count {
             let multiple = batch > 1;
             delivery.ack(BasicAckOptions { multiple }).await?;

@@ -64,12 +64,7 @@ fn main() -> Result<()> {
     let guard = Guard::over(Path::new(env!("CARGO_BIN_EXE_lab")), &programs)?;
     let tasks = Tasks::default();
     lab::compile_lessons(&tasks)?;
-    let mut bench = Bench {
-        instance,
-        guard,
-        tasks,
-        peers: Vec::new(),
-    };
+    let mut bench = Bench { instance, guard, tasks, peers: Vec::new() };
     let mut missing = String::new();
     for peer in [Peer::Pika, Peer::Amqplib] {
         match peer.command(&bench) {
@@ -80,9 +75,7 @@ fn main() -> Result<()> {
         }
     }
 
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut sections = Vec::new();
     for name in names {
         let measure = async {
@@ -98,10 +91,7 @@ fn main() -> Result<()> {
             }
         };
         let section = runtime.block_on(measure)?;
-        print!(
-            "{}",
-            report::markdown(std::slice::from_ref(&section), None)?
-        );
+        print!("{}", report::markdown(std::slice::from_ref(&section), None)?);
         sections.push(section);
     }
     eprint!("{missing}");
@@ -174,9 +164,7 @@ impl Bench {
     pub async fn purge(&self, queue: &str) -> Result<u64> {
         let connection = self.connect().await?;
         let channel = connection.create_channel().await?;
-        let purged = channel
-            .queue_purge(queue.into(), QueuePurgeOptions::default())
-            .await?;
+        let purged = channel.queue_purge(queue.into(), QueuePurgeOptions::default()).await?;
         connection.close(200, "Goodbye".into()).await?;
         Ok(purged.into())
     }
@@ -185,15 +173,10 @@ impl Bench {
     pub async fn wait_for_consumers(&self, queue: &str, count: usize) -> Result<()> {
         let connection = self.connect().await?;
         let channel = connection.create_channel().await?;
-        let passive = QueueDeclareOptions {
-            passive: true,
-            ..Default::default()
-        };
+        let passive = QueueDeclareOptions { passive: true, ..Default::default() };
         let begin = Instant::now();
         loop {
-            let queue = channel
-                .queue_declare(queue.into(), passive, FieldTable::default())
-                .await?;
+            let queue = channel.queue_declare(queue.into(), passive, FieldTable::default()).await?;
             if queue.consumer_count() as usize == count {
                 break;
             }
@@ -231,10 +214,7 @@ impl Bench {
              rounds; in each round both sides of a ratio were measured one after the other, and the ratio is the median of the rounds' ratios. All programs are compiled with `--release`.\n",
             output("date", &["-u", "+%F"]),
             memory.unwrap_or_default(),
-            format_args!(
-                "RabbitMQ {}",
-                overview["rabbitmq_version"].as_str().unwrap_or("?")
-            ),
+            format_args!("RabbitMQ {}", overview["rabbitmq_version"].as_str().unwrap_or("?")),
             overview["erlang_version"].as_str().unwrap_or("?"),
             self.database(),
             output("rustc", &["--version"]),

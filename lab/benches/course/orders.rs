@@ -83,41 +83,16 @@ pub async fn orders(bench: &Bench) -> Result<Section> {
     task.done("Measured orders");
 
     let mut speed = Table::comparing("orders/s");
-    speed.rates(
-        "`request-orders`",
-        &request,
-        "ready-made bytes with confirms",
-        &ready_made,
-    );
+    speed.rates("`request-orders`", &request, "ready-made bytes with confirms", &ready_made);
     if !peer.is_empty() {
         let other = "pika and PyMySQL, a commit an order";
         speed.rates("`receive-orders`", &receive, other, &peer);
         speed.rates("`receive-orders --batch 1`", &single, other, &peer);
     }
-    speed.rates(
-        "`receive-orders`",
-        &receive,
-        "itself with `--batch 1`",
-        &single,
-    );
-    speed.rates(
-        "`receive-orders`",
-        &receive,
-        "consuming without storing",
-        &consume,
-    );
-    speed.rates(
-        "`receive-orders`",
-        &receive,
-        "storing without consuming",
-        &store,
-    );
-    let mut scaling = Table::new(&[
-        "orders waiting",
-        "s",
-        "s for 1000 orders",
-        "peak memory, MiB",
-    ]);
+    speed.rates("`receive-orders`", &receive, "itself with `--batch 1`", &single);
+    speed.rates("`receive-orders`", &receive, "consuming without storing", &consume);
+    speed.rates("`receive-orders`", &receive, "storing without consuming", &store);
+    let mut scaling = Table::new(&["orders waiting", "s", "s for 1000 orders", "peak memory, MiB"]);
     for (waiting, (seconds, memory)) in WAITING.into_iter().zip(&scale) {
         scaling.row(vec![
             number(waiting as f64),
@@ -169,10 +144,7 @@ async fn wait_for_rows(table: &mut Conn, count: u64) -> Result<()> {
             let new: u64 = new;
             (rows, last) = (rows + new, highest);
         }
-        ensure!(
-            begin.elapsed() < LIMIT,
-            "only {rows} of {count} orders are in the table"
-        );
+        ensure!(begin.elapsed() < LIMIT, "only {rows} of {count} orders are in the table");
         sleep(Duration::from_millis(5)).await;
     }
     Ok(())
@@ -207,17 +179,11 @@ async fn drain(
 
 /// Orders a second that can be stored, if they do not come from a queue.
 async fn store_only(table: &mut Conn) -> Result<f64> {
-    let ids: Vec<String> = (0..ORDERS)
-        .map(|_| uuid::Uuid::now_v7().to_string())
-        .collect();
+    let ids: Vec<String> = (0..ORDERS).map(|_| uuid::Uuid::now_v7().to_string()).collect();
     let users: Vec<String> = (0..ORDERS).map(|number| format!("{number:032x}")).collect();
     let values = vec!["(?, ?)"; BATCH as usize].join(", ");
     let statement = format!("INSERT INTO tb_order (user_id, message_id) VALUES {values}");
-    let rows: Vec<&String> = users
-        .iter()
-        .zip(&ids)
-        .flat_map(|(user, id)| [user, id])
-        .collect();
+    let rows: Vec<&String> = users.iter().zip(&ids).flat_map(|(user, id)| [user, id]).collect();
     let begin = Instant::now();
     for batch in rows.chunks(2 * BATCH as usize) {
         table.exec_drop(&statement, batch.to_vec()).await?;
@@ -235,24 +201,17 @@ async fn alone(bench: &Bench, table: &mut Conn) -> Result<Vec<f64>> {
     let receiver = start(bench, &[])?;
     let connection = bench.connect().await?;
     let channel = connection.create_channel().await?;
-    channel
-        .confirm_select(ConfirmSelectOptions::default())
-        .await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
     let mut times = Vec::new();
     for number in 1..=ALONE {
         let properties = BasicProperties::default().with_message_id(number.to_string().into());
         let options = BasicPublishOptions::default();
-        let confirm = channel
-            .basic_publish("".into(), "orders".into(), options, b"x", properties)
-            .await?;
+        let confirm =
+            channel.basic_publish("".into(), "orders".into(), options, b"x", properties).await?;
         ensure!(confirm.await?.is_ack(), "the broker did not take an order");
         let begin = Instant::now();
         let row = "SELECT id FROM tb_order WHERE message_id = ?";
-        while table
-            .exec_first::<u64, _, _>(row, (number.to_string(),))
-            .await?
-            .is_none()
-        {
+        while table.exec_first::<u64, _, _>(row, (number.to_string(),)).await?.is_none() {
             ensure!(begin.elapsed() < LIMIT, "an order is not in the table");
         }
         times.push(begin.elapsed().as_secs_f64());

@@ -25,22 +25,14 @@ pub async fn work_queue(bench: &Bench) -> Result<Section> {
     for number in 0..ROUNDS {
         for (workers, figures) in WORKERS.into_iter().zip(&mut figures) {
             for (prefetch, figures) in PREFETCH.into_iter().zip(figures) {
-                round(
-                    &task,
-                    number,
-                    &format!("{workers} workers, prefetch {prefetch}"),
-                );
+                round(&task, number, &format!("{workers} workers, prefetch {prefetch}"));
                 figures.push(work(bench, workers, prefetch).await?);
             }
         }
     }
     task.done("Measured a work queue");
-    let mut table = Table::new(&[
-        "workers",
-        "prefetch 1: tasks/s",
-        "prefetch 50: tasks/s",
-        "times as fast",
-    ]);
+    let mut table =
+        Table::new(&["workers", "prefetch 1: tasks/s", "prefetch 50: tasks/s", "times as fast"]);
     for (workers, [one, fifty]) in WORKERS.into_iter().zip(&figures) {
         let ratios: Vec<f64> = fifty.iter().zip(one).map(|(a, b)| a / b).collect();
         table.row(vec![
@@ -50,12 +42,7 @@ pub async fn work_queue(bench: &Bench) -> Result<Section> {
             format!("{:.2}", median(&ratios)),
         ]);
     }
-    let line = |index: usize| {
-        figures
-            .iter()
-            .map(|figures| median(&figures[index]))
-            .collect()
-    };
+    let line = |index: usize| figures.iter().map(|figures| median(&figures[index])).collect();
     Ok(Section {
         title: "Work queue",
         text: format!(
@@ -68,10 +55,7 @@ pub async fn work_queue(bench: &Bench) -> Result<Section> {
             title: "Tasks without work in them, a second",
             x: Some("workers"),
             groups: WORKERS.map(|workers| workers.to_string()).to_vec(),
-            series: vec![
-                ("prefetch 1".to_owned(), line(0)),
-                ("prefetch 50".to_owned(), line(1)),
-            ],
+            series: vec![("prefetch 1".to_owned(), line(0)), ("prefetch 50".to_owned(), line(1))],
         }),
     })
 }
@@ -147,10 +131,7 @@ fn receive_logs(bench: &Bench, receivers: usize) -> Result<f64> {
         programs.push(receiver);
     }
     wait_until(Duration::from_secs(60), || {
-        let bindings = bench
-            .instance
-            .management()
-            .get("exchanges/%2f/logs/bindings/source");
+        let bindings = bench.instance.management().get("exchanges/%2f/logs/bindings/source");
         bindings.is_ok_and(|bindings| bindings.as_array().map(Vec::len) == Some(receivers))
     })?;
     let start = Instant::now();

@@ -89,11 +89,7 @@ fn message(exchange: &str, routing_key: &str, number: u64) -> Vec<u8> {
     header.extend(short("text/plain"));
     header.push(2);
     header.extend(short(&uuid::Uuid::now_v7().to_string()));
-    let frames = [
-        method(1, 60, 40, &publish),
-        frame(2, 1, &header),
-        frame(3, 1, body.as_bytes()),
-    ];
+    let frames = [method(1, 60, 40, &publish), frame(2, 1, &header), frame(3, 1, body.as_bytes())];
     frames.concat()
 }
 
@@ -106,9 +102,8 @@ pub fn publish(
     count: u64,
     one_by_one: bool,
 ) -> Result<Duration> {
-    let mut messages: Vec<Vec<u8>> = (0..count)
-        .map(|number| message(exchange, routing_key, number))
-        .collect();
+    let mut messages: Vec<Vec<u8>> =
+        (0..count).map(|number| message(exchange, routing_key, number)).collect();
     if !one_by_one {
         messages = vec![messages.concat()];
     }
@@ -121,10 +116,7 @@ pub fn publish(
         // basic.ack: the number of a message, and whether it stands for all before it too
         let ack = expect(&mut answers, 60, 80)?;
         let number = u64::from_be_bytes(ack[..8].try_into().context("a short confirm")?);
-        ensure!(
-            number == confirmed + 1 || ack[8] == 1,
-            "the confirms are out of order"
-        );
+        ensure!(number == confirmed + 1 || ack[8] == 1, "the confirms are out of order");
         confirmed = number;
         Ok(number)
     };

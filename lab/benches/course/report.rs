@@ -23,10 +23,7 @@ pub struct Table {
 
 impl Table {
     pub fn new<S: ToString>(head: &[S]) -> Self {
-        Self {
-            head: head.iter().map(S::to_string).collect(),
-            rows: Vec::new(),
-        }
+        Self { head: head.iter().map(S::to_string).collect(), rows: Vec::new() }
     }
 
     /// A table for [`Table::rates`] or [`Table::times`].
@@ -146,10 +143,8 @@ impl Chart {
                 None => chart.draw_series(points.map(|(group, y)| {
                     // a group is one segment; leave a tenth of it free at either side
                     let group = group as i32;
-                    let corners = [
-                        (SegmentValue::Exact(group), *y),
-                        (SegmentValue::Exact(group + 1), 0.0),
-                    ];
+                    let corners =
+                        [(SegmentValue::Exact(group), *y), (SegmentValue::Exact(group + 1), 0.0)];
                     let mut bar = Rectangle::new(corners, colour.filled());
                     let segment = 656.0 / f64::from(groups);
                     let side = |share: f64| (segment * share) as u32;

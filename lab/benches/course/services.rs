@@ -26,8 +26,7 @@ pub fn services(bench: &Bench) -> Result<Section> {
     let admin = Service::start(bench, "admin", ports.admin)?;
     let main = Service::start(bench, "main", ports.main)?;
     wait_until(Duration::from_secs(60), || {
-        main.get("/api/products")
-            .is_ok_and(|products| products.as_array().map(Vec::len) == Some(3))
+        main.get("/api/products").is_ok_and(|products| products.as_array().map(Vec::len) == Some(3))
     })?;
     let (mut rates, mut times) = (Vec::new(), Vec::new());
     let likes = || -> Result<u64> {
@@ -55,9 +54,7 @@ pub fn services(bench: &Bench) -> Result<Section> {
                     })
                 })
                 .collect();
-            clients
-                .into_iter()
-                .try_for_each(|client| client.join().expect("a client panicked"))
+            clients.into_iter().try_for_each(|client| client.join().expect("a client panicked"))
                 as Result<()>
         })?;
         rates.push(rate(LIKES, start.elapsed()));
@@ -80,10 +77,7 @@ pub fn services(bench: &Bench) -> Result<Section> {
     let mut table = Table::new(&["lesson 6", "figure"]);
     let mut row = |what: &str, figure| table.row(vec![what.to_owned(), number(figure)]);
     row("likes a second, answered", median(&rates));
-    row(
-        "ms from the request of a like until `admin` counts it: median",
-        median(&times),
-    );
+    row("ms from the request of a like until `admin` counts it: median", median(&times));
     row("the same: 99th percentile", quantile(&times, 0.99));
     Ok(Section {
         title: "Services",
@@ -107,16 +101,12 @@ impl Service {
         let mut command = Command::new(program(name));
         command
             .args(["--listen", &format!("127.0.0.1:{port}")])
-            .env(
-                "ADMIN_URL",
-                format!("http://127.0.0.1:{}", bench.instance.ports.admin),
-            );
+            .env("ADMIN_URL", format!("http://127.0.0.1:{}", bench.instance.ports.admin));
         if name == "admin" {
             command.args(["--users", &USERS.to_string()]);
         }
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(LIMIT));
+        let config =
+            Agent::config_builder().http_status_as_error(false).timeout_global(Some(LIMIT));
         let mut child = bench.start(command)?;
         Lines::default().count(child.stdout.take()); // a program whose pipe is full waits
         let service = Self {
@@ -124,9 +114,7 @@ impl Service {
             agent: Agent::new_with_config(config.build()),
             address: format!("http://127.0.0.1:{port}"),
         };
-        wait_until(Duration::from_secs(60), || {
-            service.get("/api/products").is_ok()
-        })?;
+        wait_until(Duration::from_secs(60), || service.get("/api/products").is_ok())?;
         Ok(service)
     }
 

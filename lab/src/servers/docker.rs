@@ -27,12 +27,7 @@ pub fn ready(tasks: &Tasks) -> Result<(), String> {
     if numbers(&version) < OLDEST_COMPOSE {
         return Err(format!("Docker Compose {version} is older than 2.23.1"));
     }
-    let host = [
-        "context",
-        "inspect",
-        "--format",
-        "{{.Endpoints.docker.Host}}",
-    ];
+    let host = ["context", "inspect", "--format", "{{.Endpoints.docker.Host}}"];
     if let Ok(host) = said(docker(&host))
         && !host.starts_with("unix:")
     {
@@ -58,10 +53,7 @@ pub fn ready(tasks: &Tasks) -> Result<(), String> {
         Ok(()) => task.done(&format!("Pulled {names}")),
         Err(error) => {
             let said = error.to_string();
-            let last = said
-                .lines()
-                .rfind(|line| !line.trim().is_empty())
-                .unwrap_or_default();
+            let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
             return Err(format!("{names} cannot be pulled ({})", last.trim()));
         }
     }
@@ -76,32 +68,18 @@ fn docker(arguments: &[&str]) -> Command {
 
 /// Runs a command that takes a moment: what it prints, or else the last line of its error.
 fn said(mut command: Command) -> Result<String, String> {
-    let child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = child.map_err(|error| error.to_string())?;
-    if wait_until(Duration::from_secs(20), || {
-        !matches!(child.try_wait(), Ok(None))
-    })
-    .is_err()
-    {
+    if wait_until(Duration::from_secs(20), || !matches!(child.try_wait(), Ok(None))).is_err() {
         let _ = child.kill();
         let _ = child.wait();
         return Err("no answer within 20 s".to_owned());
     }
-    let output = child
-        .wait_with_output()
-        .map_err(|error| error.to_string())?;
+    let output = child.wait_with_output().map_err(|error| error.to_string())?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     match output.status.success() {
         true => Ok(text(&output.stdout)),
-        false => Err(text(&output.stderr)
-            .lines()
-            .next_back()
-            .unwrap_or_default()
-            .to_owned()),
+        false => Err(text(&output.stderr).lines().next_back().unwrap_or_default().to_owned()),
     }
 }
 
@@ -121,23 +99,13 @@ fn compose(instance: &Instance) -> Command {
     if more.exists() {
         compose.arg("--file").arg(more);
     }
-    let Ports {
-        amqp,
-        management,
-        mysql,
-        ..
-    } = instance.ports;
+    let Ports { amqp, management, mysql, .. } = instance.ports;
     compose
         .args(["--project-name", &project(instance)])
         .env("RABBITMQ_PORT", amqp.to_string())
         .env("RABBITMQ_MANAGEMENT_PORT", management.to_string())
         .env("MYSQL_PORT", mysql.to_string());
-    for user in [
-        "RABBITMQ_USER",
-        "RABBITMQ_PASSWORD",
-        "MYSQL_USER",
-        "MYSQL_PASSWORD",
-    ] {
+    for user in ["RABBITMQ_USER", "RABBITMQ_PASSWORD", "MYSQL_USER", "MYSQL_PASSWORD"] {
         compose.env(user, "guest"); // whatever the reader has set for servers of their own
     }
     compose
@@ -187,8 +155,7 @@ pub fn up(instance: &Instance, services: &[Service], tasks: &Tasks) -> Result<()
     }
     let task = tasks.start("Starting containers");
     let mut up = compose(instance);
-    up.args(["up", "--detach"])
-        .args(services.iter().map(|service| service.name()));
+    up.args(["up", "--detach"]).args(services.iter().map(|service| service.name()));
     if instance.ports == Ports::DEFAULT {
         return run_task(&task, up);
     }
@@ -198,24 +165,13 @@ pub fn up(instance: &Instance, services: &[Service], tasks: &Tasks) -> Result<()
 
 pub fn is_running(instance: &Instance, service: Service) -> bool {
     let mut ps = compose(instance);
-    ps.args([
-        "ps",
-        "--quiet",
-        "--status",
-        "running",
-        "--status",
-        "paused",
-        service.name(),
-    ]);
+    ps.args(["ps", "--quiet", "--status", "running", "--status", "paused", service.name()]);
     ps.output().is_ok_and(|output| !output.stdout.is_empty())
 }
 
 /// Runs a command of `docker compose` that takes a moment.
 pub fn run(instance: &Instance, arguments: &[&str]) -> Result<()> {
-    let output = compose(instance)
-        .args(arguments)
-        .output()
-        .context("cannot run docker")?;
+    let output = compose(instance).args(arguments).output().context("cannot run docker")?;
     ensure!(
         output.status.success(),
         "docker compose {} failed: {}",
@@ -264,9 +220,7 @@ fn nothing_left(instance: &Instance) -> Result<bool> {
 pub fn log(instance: &Instance, service: Service) -> Vec<u8> {
     let mut logs = compose(instance);
     logs.args(["logs", "--no-color", "--no-log-prefix", service.name()]);
-    logs.output()
-        .map(|output| output.stdout)
-        .unwrap_or_default()
+    logs.output().map(|output| output.stdout).unwrap_or_default()
 }
 
 pub fn rabbitmqctl(instance: &Instance) -> Command {

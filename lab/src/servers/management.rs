@@ -15,29 +15,20 @@ pub struct Management {
 
 impl Management {
     pub fn get(&self, path: &str) -> Result<Value> {
-        let request = agent()
-            .get(self.url(path))
-            .header("Authorization", self.authorization());
-        Ok(serde_json::from_str(
-            &request.call()?.body_mut().read_to_string()?,
-        )?)
+        let request = agent().get(self.url(path)).header("Authorization", self.authorization());
+        Ok(serde_json::from_str(&request.call()?.body_mut().read_to_string()?)?)
     }
 
     /// Creates what has no properties, a virtual host for instance.
     pub fn put(&self, path: &str) -> Result<()> {
-        let request = agent()
-            .put(self.url(path))
-            .header("Authorization", self.authorization());
+        let request = agent().put(self.url(path)).header("Authorization", self.authorization());
         request.send_empty()?;
         Ok(())
     }
 
     fn url(&self, path: &str) -> String {
-        let host = if self.host.contains(':') {
-            format!("[{}]", self.host)
-        } else {
-            self.host.clone()
-        };
+        let host =
+            if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         format!("http://{host}:{}/api/{path}", self.port)
     }
 

@@ -62,11 +62,7 @@ impl Service {
         match self {
             // The first folders: Debian's and Fedora's rabbitmq-server in PATH insists on root.
             Self::Rabbitmq => server_program(
-                &[
-                    "/usr/lib/rabbitmq/bin",
-                    "/opt/homebrew/sbin",
-                    "/usr/local/sbin",
-                ],
+                &["/usr/lib/rabbitmq/bin", "/opt/homebrew/sbin", "/usr/local/sbin"],
                 &["rabbitmq-server"],
             ),
             Self::Mysql => server_program(
@@ -81,12 +77,8 @@ impl Service {
 /// [`find_program`] finds it.
 pub fn server_program(folders: &[&str], names: &[&str]) -> Option<PathBuf> {
     let wanted = env::var_os(SERVERS).map(PathBuf::from);
-    let mut there = names
-        .iter()
-        .filter_map(|name| Some(wanted.as_ref()?.join(name)));
-    there
-        .find(|file| file.is_file())
-        .or_else(|| find_program(folders, names))
+    let mut there = names.iter().filter_map(|name| Some(wanted.as_ref()?.join(name)));
+    there.find(|file| file.is_file()).or_else(|| find_program(folders, names))
 }
 
 /// What runs the servers.
@@ -166,16 +158,7 @@ impl Ports {
             let port = 10_000 + RandomState::new().build_hasher().finish() % 20_000;
             // All are held at the same time, so that they differ.
             sockets.extend(TcpListener::bind(("127.0.0.1", port as u16)));
-            if let [
-                amqp,
-                amqps,
-                management,
-                mysql,
-                admin,
-                main,
-                epmd,
-                distribution,
-            ] = &sockets[..]
+            if let [amqp, amqps, management, mysql, admin, main, epmd, distribution] = &sockets[..]
             {
                 let port =
                     |socket: &TcpListener| Ok::<_, std::io::Error>(socket.local_addr()?.port());
@@ -226,12 +209,7 @@ pub struct Instance {
 impl Instance {
     /// The servers of this checkout, at the default ports; they stay until `cargo lab down`.
     pub fn of_checkout(backend: Backend) -> Self {
-        Self {
-            folder: root().join(".lab"),
-            backend,
-            ports: Ports::DEFAULT,
-            certificate: None,
-        }
+        Self { folder: root().join(".lab"), backend, ports: Ports::DEFAULT, certificate: None }
     }
 
     /// A new folder among the temporary files, for servers at free ports.
@@ -244,22 +222,14 @@ impl Instance {
 
     /// Servers at free ports, in a folder of [`Self::temporary_folder`].
     pub fn temporary(folder: PathBuf, backend: Backend) -> Result<Self> {
-        Ok(Self {
-            folder,
-            backend,
-            ports: Ports::free()?,
-            certificate: None,
-        })
+        Ok(Self { folder, backend, ports: Ports::free()?, certificate: None })
     }
 
     /// The servers that live in a folder, whoever started them.
     pub fn load(folder: &Path) -> Option<Self> {
         let state = fs::read(folder.join("instance.json")).ok()?;
         let state: Self = serde_json::from_slice(&state).ok()?;
-        Some(Self {
-            folder: folder.to_owned(),
-            ..state
-        })
+        Some(Self { folder: folder.to_owned(), ..state })
     }
 
     fn save(&self) -> Result<()> {
@@ -360,12 +330,10 @@ impl Instance {
         thread::scope(|scope| {
             let start = |&service| scope.spawn(move || start(service));
             let threads: Vec<_> = services.iter().map(start).collect();
-            threads
-                .into_iter()
-                .try_for_each(|thread| match thread.join() {
-                    Ok(result) => result,
-                    Err(_) => bail!("a thread of the lab has panicked"),
-                })
+            threads.into_iter().try_for_each(|thread| match thread.join() {
+                Ok(result) => result,
+                Err(_) => bail!("a thread of the lab has panicked"),
+            })
         })
     }
 
@@ -402,10 +370,7 @@ impl Instance {
             let log = self.log(service);
             let lines: Vec<&str> = log.lines().collect();
             let end = lines[lines.len().saturating_sub(15)..].join("\n");
-            format!(
-                "{} did not start; the end of its log:\n{end}\n",
-                self.title(service)
-            )
+            format!("{} did not start; the end of its log:\n{end}\n", self.title(service))
         })
     }
 
@@ -422,10 +387,7 @@ impl Instance {
     /// A virtual host of this name, with everything allowed to `guest`; its URL.
     pub fn create_vhost(&self, name: &str) -> Result<String> {
         self.management().put(&format!("vhosts/{name}"))?;
-        Ok(format!(
-            "amqp://guest:guest@localhost:{}/{name}",
-            self.ports.amqp
-        ))
+        Ok(format!("amqp://guest:guest@localhost:{}/{name}", self.ports.amqp))
     }
 
     /// Makes a service stop answering: it is not gone, and does nothing any more.
@@ -458,14 +420,7 @@ impl Instance {
             return docker::run(self, &[if kill { "kill" } else { "stop" }, service.name()]);
         }
         if let Some(group) = self.group(service) {
-            group.end(
-                if kill {
-                    Signal::SIGKILL
-                } else {
-                    Signal::SIGTERM
-                },
-                STOP_LIMIT,
-            )?;
+            group.end(if kill { Signal::SIGKILL } else { Signal::SIGTERM }, STOP_LIMIT)?;
         }
         // The group's leader is a shell, and its child the broker.
         if service == Service::Rabbitmq {

@@ -33,9 +33,7 @@ impl Instance {
     }
 
     pub(super) fn start_mysql(&self, task: &Task) -> Result<()> {
-        let server = Service::Mysql
-            .program()
-            .context("MySQL or MariaDB is not installed")?;
+        let server = Service::Mysql.program().context("MySQL or MariaDB is not installed")?;
         let version = Command::new(&server).arg("--version").output()?.stdout;
         let mariadb = String::from_utf8_lossy(&version).contains("MariaDB");
         let data = self.file("mysql");
@@ -73,11 +71,7 @@ impl Instance {
 
         // Run at each start. `test%` takes in the databases of the lab's tests. MySQL's root has no
         // password after `--initialize-insecure`, so nobody may use it.
-        let lock_root = if mariadb {
-            ""
-        } else {
-            "ALTER USER root@localhost ACCOUNT LOCK;\n"
-        };
+        let lock_root = if mariadb { "" } else { "ALTER USER root@localhost ACCOUNT LOCK;\n" };
         let sql = format!(
             "CREATE DATABASE IF NOT EXISTS test;\n\
              CREATE USER IF NOT EXISTS guest@localhost IDENTIFIED BY 'guest';\n\
@@ -101,11 +95,7 @@ impl Instance {
             command.arg("--mysqlx=OFF"); // a second protocol, on a port of its own
         }
         self.remove_mysql_socket();
-        Group::start(
-            command,
-            &self.log_file(Service::Mysql),
-            &self.pid_file("mysql"),
-        )?;
+        Group::start(command, &self.log_file(Service::Mysql), &self.pid_file("mysql"))?;
         Ok(())
     }
 }

@@ -61,12 +61,7 @@ fn open_amqp(mut stream: TcpStream, url: &Url) -> io::Result<Answer> {
     let capability = [&short("authentication_failure_close")[..], b"t\x01"].concat();
     let capabilities = [&short("capabilities")[..], b"F", &long(&capability)].concat();
     let response = format!("\0{}\0{}", url.user, url.password);
-    let start_ok = [
-        long(&capabilities),
-        short("PLAIN"),
-        long(response.as_bytes()),
-        short("en_US"),
-    ];
+    let start_ok = [long(&capabilities), short("PLAIN"), long(response.as_bytes()), short("en_US")];
     write_method(&mut stream, 11, &start_ok.concat())?;
 
     let (method, tune) = read_method(&mut stream)?;
@@ -76,11 +71,7 @@ fn open_amqp(mut stream: TcpStream, url: &Url) -> io::Result<Answer> {
     let mut tune_ok = expect((method, tune), 30)?;
     tune_ok[6..8].fill(0); // no heartbeat
     write_method(&mut stream, 31, &tune_ok)?;
-    write_method(
-        &mut stream,
-        40,
-        &[short(&url.path), short(""), vec![0]].concat(),
-    )?;
+    write_method(&mut stream, 40, &[short(&url.path), short(""), vec![0]].concat())?;
     let (method, open_ok) = read_method(&mut stream)?;
     if method == 50 {
         return Ok(Answer::Refused(close_reason(&open_ok)));
@@ -106,10 +97,7 @@ fn read_method(stream: &mut TcpStream) -> io::Result<(u16, Vec<u8>)> {
     }
     let mut payload = vec![0; size + 1];
     stream.read_exact(&mut payload)?;
-    Ok((
-        u16::from_be_bytes([payload[2], payload[3]]),
-        payload[4..size].to_vec(),
-    ))
+    Ok((u16::from_be_bytes([payload[2], payload[3]]), payload[4..size].to_vec()))
 }
 
 fn expect((method, arguments): (u16, Vec<u8>), expected: u16) -> io::Result<Vec<u8>> {
@@ -138,9 +126,7 @@ fn server_property(start: &[u8], name: &str) -> Option<String> {
 fn close_reason(close: &[u8]) -> String {
     let length = close.get(2).copied().unwrap_or_default() as usize;
     let text = close.get(3..3 + length).unwrap_or_default();
-    String::from_utf8_lossy(text)
-        .trim_end_matches('.')
-        .to_owned()
+    String::from_utf8_lossy(text).trim_end_matches('.').to_owned()
 }
 
 /// Looks for MySQL or MariaDB. The server greets first, with its version; to log in, MySQL's own
@@ -154,10 +140,7 @@ pub fn mysql(url: &Url, client: Option<Command>) -> Answer {
     let mut packet = [0; 128];
     let size = stream.read(&mut packet).unwrap_or_default();
     let version = match packet[..size].get(4) {
-        Some(10) => packet[5..size]
-            .split(|&byte| byte == 0)
-            .next()
-            .unwrap_or_default(),
+        Some(10) => packet[5..size].split(|&byte| byte == 0).next().unwrap_or_default(),
         Some(255) => {
             return Answer::Refused(String::from_utf8_lossy(&packet[7..size]).into_owned());
         }
@@ -173,16 +156,12 @@ pub fn mysql(url: &Url, client: Option<Command>) -> Answer {
             "{name} (user and password not checked: no `mysql` client here)"
         ));
     };
-    let login = client
-        .args(["--connect-timeout=3", "-e", "SELECT 1"])
-        .output();
+    let login = client.args(["--connect-timeout=3", "-e", "SELECT 1"]).output();
     match login {
         Ok(output) if output.status.success() => Answer::Server(name),
-        Ok(output) => Answer::Refused(
-            String::from_utf8_lossy(&output.stderr)
-                .trim()
-                .replace('\n', " "),
-        ),
+        Ok(output) => {
+            Answer::Refused(String::from_utf8_lossy(&output.stderr).trim().replace('\n', " "))
+        }
         Err(error) => Answer::Refused(error.to_string()),
     }
 }

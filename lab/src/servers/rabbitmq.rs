@@ -16,21 +16,12 @@ impl Instance {
     fn rabbitmq_environment(&self, command: &mut Command) {
         command
             .env("HOME", &self.folder) // the secret that Erlang's nodes share is kept there
-            .env(
-                "RABBITMQ_NODENAME",
-                format!("lab{}@localhost", self.ports.amqp),
-            )
+            .env("RABBITMQ_NODENAME", format!("lab{}@localhost", self.ports.amqp))
             .env("RABBITMQ_CONF_ENV_FILE", self.file("rabbitmq-env.conf"))
             .env("RABBITMQ_CONFIG_FILE", self.file("rabbitmq.conf"))
             .env("RABBITMQ_CONFIG_FILES", self.file("conf.d"))
-            .env(
-                "RABBITMQ_ADVANCED_CONFIG_FILE",
-                self.file("advanced.config"),
-            )
-            .env(
-                "RABBITMQ_ENABLED_PLUGINS_FILE",
-                self.file("enabled_plugins"),
-            )
+            .env("RABBITMQ_ADVANCED_CONFIG_FILE", self.file("advanced.config"))
+            .env("RABBITMQ_ENABLED_PLUGINS_FILE", self.file("enabled_plugins"))
             .env("RABBITMQ_GENERATED_CONFIG_DIR", self.file("generated"))
             .env("RABBITMQ_SCHEMA_DIR", self.file("schema"))
             .env("RABBITMQ_MNESIA_BASE", self.file("rabbitmq"))
@@ -47,18 +38,14 @@ impl Instance {
     }
 
     pub(super) fn local_rabbitmqctl(&self) -> Result<Command> {
-        let server = Service::Rabbitmq
-            .program()
-            .context("RabbitMQ is not installed")?;
+        let server = Service::Rabbitmq.program().context("RabbitMQ is not installed")?;
         let mut command = Command::new(server.with_file_name("rabbitmqctl"));
         self.rabbitmq_environment(&mut command);
         Ok(command)
     }
 
     pub(super) fn start_rabbitmq(&self) -> Result<()> {
-        let server = Service::Rabbitmq
-            .program()
-            .context("RabbitMQ is not installed")?;
+        let server = Service::Rabbitmq.program().context("RabbitMQ is not installed")?;
         let mut conf = format!(
             "listeners.tcp.1 = 127.0.0.1:{}\n\
              management.tcp.ip = 127.0.0.1\n\
@@ -83,22 +70,13 @@ impl Instance {
                 server_program(&["/usr/lib/erlang/bin", "/usr/lib64/erlang/bin"], &["epmd"])
                     .context("Erlang's `epmd` is not installed")?;
             let mut command = Command::new(program);
-            command.args([
-                "-port",
-                &self.ports.epmd.to_string(),
-                "-address",
-                "127.0.0.1",
-            ]);
+            command.args(["-port", &self.ports.epmd.to_string(), "-address", "127.0.0.1"]);
             Group::start(command, &self.file("epmd.log"), &self.pid_file("epmd"))?;
         }
 
         let mut command = Command::new(server);
         self.rabbitmq_environment(&mut command);
-        Group::start(
-            command,
-            &self.log_file(Service::Rabbitmq),
-            &self.pid_file("rabbitmq"),
-        )?;
+        Group::start(command, &self.log_file(Service::Rabbitmq), &self.pid_file("rabbitmq"))?;
         Ok(())
     }
 }

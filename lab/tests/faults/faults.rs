@@ -37,12 +37,7 @@ enum How {
 use How::{Alarm, CloseConnections, Kill, LockTables, Pause, PauseServer, Restart};
 
 const fn fault(what: &'static str, times: usize, seconds: (f64, f64), how: How) -> Fault {
-    Fault {
-        what,
-        times,
-        seconds,
-        how,
-    }
+    Fault { what, times, seconds, how }
 }
 
 const AT_ONCE: (f64, f64) = (0.0, 0.0);
@@ -170,9 +165,7 @@ impl Fault {
 fn choose(world: &World, random: &mut Rng, names: &[&str]) -> Result<&'static str> {
     let named = |name: &str| names.iter().any(|start| name.starts_with(start));
     let programs = world.programs.iter().filter(|program| program.is_running());
-    let programs = programs
-        .map(|program| program.name)
-        .filter(|name| named(name));
+    let programs = programs.map(|program| program.name).filter(|name| named(name));
     let name = random.choice(programs.collect::<Vec<_>>());
     name.with_context(|| format!("no {names:?} runs"))
 }

@@ -46,10 +46,7 @@ impl Args {
     /// cargo gives each test the same arguments: the name of a test, and flags of a harness that we do
     /// not have. `None` if another test is meant.
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Self>> {
-        let mut args = Self {
-            length: SHORT,
-            seed: fastrand::u64(..),
-        };
+        let mut args = Self { length: SHORT, seed: fastrand::u64(..) };
         let (mut names, mut list) = (Vec::new(), false);
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().context("a value is missing");
@@ -145,9 +142,7 @@ fn world() -> Result<World> {
         instance,
         guard,
         tasks,
-        runtime: tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?,
+        runtime: tokio::runtime::Builder::new_current_thread().enable_all().build()?,
         folder,
         start: Instant::now(),
         tally: Mutex::default(),
@@ -217,10 +212,7 @@ fn run<'scope>(
         .with_context(|| format!("nothing more comes from {:?}", silent()))?;
     world.sending.store(false, Relaxed);
     let running = |program: &Program| program.is_running();
-    let senders = world
-        .programs
-        .iter()
-        .filter(|program| program.role == Role::Send);
+    let senders = world.programs.iter().filter(|program| program.role == Role::Send);
     wait_until(LIMIT, || !senders.clone().any(running))?;
     let mut left = String::new();
     let arrived = wait_until(3 * LIMIT, || {
@@ -273,19 +265,8 @@ fn rows(world: &World) -> Result<(Vec<Row>, Vec<Row>)> {
     let likes = world.query(likes)?;
     let tally = world.tally();
     let mut ours = vec![tally.tasks.row()];
-    let names = [
-        "03 logs",
-        "04 logs, direct",
-        "04 logs, topic",
-        "04 logs, headers",
-    ];
-    ours.extend(
-        tally
-            .logs
-            .iter()
-            .zip(names)
-            .map(|(logs, name)| logs.row(name)),
-    );
+    let names = ["03 logs", "04 logs, direct", "04 logs, topic", "04 logs, headers"];
+    ours.extend(tally.logs.iter().zip(names).map(|(logs, name)| logs.row(name)));
     ours.push(tally.orders.row("05 orders", ORDERS, &orders("test")?));
     ours.push(tally.likes.row(&likes));
     let mut others = Vec::new();

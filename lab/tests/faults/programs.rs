@@ -25,11 +25,7 @@ pub const PYTHON_CONSUMER: &str = "consumer in Python";
 pub const PYTHON_FEED: &str = "request-orders for Python";
 
 /// How many orders are sent at a time, and how often at most. Debug programs are slower.
-pub const ORDERS: u64 = if cfg!(debug_assertions) {
-    2_000
-} else {
-    10_000
-};
+pub const ORDERS: u64 = if cfg!(debug_assertions) { 2_000 } else { 10_000 };
 pub const PYTHON_ORDERS: u64 = if cfg!(debug_assertions) { 100 } else { 500 };
 const EVERY: Duration = Duration::from_secs(2);
 
@@ -63,9 +59,7 @@ pub fn programs(instance: &Instance, folder: &Path, tasks: &Tasks) -> Result<Vec
         let [admin, main] = [ports.admin, ports.main].map(|port| format!("127.0.0.1:{port}"));
         let file = name.split(' ').next().unwrap_or(name);
         let mut command = Command::new(Path::new(env!("CARGO_BIN_EXE_lab")).with_file_name(file));
-        command
-            .args(arguments)
-            .env("AMQP_URL", amqp_url + HEARTBEAT);
+        command.args(arguments).env("AMQP_URL", amqp_url + HEARTBEAT);
         command.env("MYSQL_URL", instance.mysql_url());
         command.env("ADMIN_URL", format!("http://{admin}"));
         command.env("ADMIN_LISTEN", admin).env("MAIN_LISTEN", main);

@@ -74,11 +74,7 @@ pub struct Row {
 
 impl Row {
     fn new(what: &'static str, sent: u64) -> Self {
-        Self {
-            what,
-            sent,
-            ..Self::default()
-        }
+        Self { what, sent, ..Self::default() }
     }
 
     /// So many of this there should be, so many there are.
@@ -86,8 +82,7 @@ impl Row {
         self.lost += expected.saturating_sub(found);
         self.doubled += found.saturating_sub(expected);
         if expected != found {
-            self.which
-                .push(format!("{which}: {found} instead of {expected}"));
+            self.which.push(format!("{which}: {found} instead of {expected}"));
         }
     }
 }
@@ -153,11 +148,7 @@ impl Orders {
             row.compare(&format!("orders of {user}"), self.rounds, *count);
         }
         let missing = users.saturating_sub(rows.len() as u64);
-        row.compare(
-            &format!("orders of {missing} other users"),
-            missing * self.rounds,
-            0,
-        );
+        row.compare(&format!("orders of {missing} other users"), missing * self.rounds, 0);
         row
     }
 }

@@ -77,10 +77,7 @@ impl World {
         let output = command.arg("--quiet").args(arguments).output()?;
         let said =
             [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());
-        ensure!(
-            output.status.success(),
-            "rabbitmqctl {arguments:?}: {said:?}"
-        );
+        ensure!(output.status.success(), "rabbitmqctl {arguments:?}: {said:?}");
         let [printed, _] = said;
         Ok(printed)
     }
@@ -89,12 +86,8 @@ impl World {
     pub fn keep_log(&self, service: Service) -> Result<()> {
         let file = self.folder.join(format!("{}.log", service.name()));
         let all = self.instance.backend == Backend::Docker; // the log is not a new one
-        let mut kept = OpenOptions::new()
-            .append(!all)
-            .write(true)
-            .truncate(all)
-            .create(true)
-            .open(file)?;
+        let mut kept =
+            OpenOptions::new().append(!all).write(true).truncate(all).create(true).open(file)?;
         Ok(kept.write_all(self.instance.log(service).as_bytes())?)
     }
 }
@@ -155,28 +148,19 @@ impl Program {
         let variables = self.command.get_envs();
         command.envs(variables.filter_map(|(name, value)| Some((name, value?))));
         let mut group = lock(&self.group);
-        ensure!(
-            world.running.load(Relaxed),
-            "it is too late for {}",
-            self.name
-        );
+        ensure!(world.running.load(Relaxed), "it is too late for {}", self.name);
         let mut terminal = Terminal::start(command, &world.guard)?;
         *group = Some(terminal.group());
         drop(group);
         self.waits.store(false, Relaxed);
-        let limit = if self.role == Role::Send {
-            LIMIT
-        } else {
-            Duration::MAX
-        };
+        let limit = if self.role == Role::Send { LIMIT } else { Duration::MAX };
         let mut last = String::new();
         let end = loop {
             match terminal.line(limit) {
                 Ok(line) => {
                     let seconds = world.start.elapsed().as_secs_f64();
                     writeln!(lock(&self.log), "{seconds:9.3} {line}")?;
-                    self.waits
-                        .fetch_or(line.starts_with(" [*] Waiting"), Relaxed);
+                    self.waits.fetch_or(line.starts_with(" [*] Waiting"), Relaxed);
                     self.worked.fetch_or(line.starts_with(" [x] "), Relaxed);
                     heard(&line);
                     last = line;

@@ -18,10 +18,7 @@ fn every_readme_is_true() {
     assert!(!lessons.is_empty());
     let mut played = 0;
     // in the order in which a reader meets them, one after the other with the same servers
-    for folder in [root()]
-        .into_iter()
-        .chain(lessons.iter().map(|lesson| lesson.as_path()))
-    {
+    for folder in [root()].into_iter().chain(lessons.iter().map(|lesson| lesson.as_path())) {
         let readme = Readme::read(&folder.join("README.md")).unwrap();
         readme.check_excerpts(folder).unwrap();
         let mut show = |shown: Shown| {
@@ -75,20 +72,11 @@ fn the_player_notices_what_is_wrong() {
         "TEST.md:6: another line came\n  expected: two worlds\n  came:     two words"
     );
     let more = played(&good.replace("two [..]\n", ""));
-    assert_eq!(
-        more,
-        "TEST.md:5: after this line another one came\n  came:     two words"
-    );
+    assert_eq!(more, "TEST.md:5: after this line another one came\n  came:     two words");
     let less = played(&good.replace("two [..]\n", "two words\nthree\n"));
-    assert_eq!(
-        less,
-        "TEST.md:7: the program ended before this line\n  expected: three"
-    );
+    assert_eq!(less, "TEST.md:7: the program ended before this line\n  expected: three");
     let code = played("```console\n$ false\n```\n");
-    assert!(
-        code.starts_with("TEST.md:2: the command ended with exit status: 1"),
-        "{code}"
-    );
+    assert!(code.starts_with("TEST.md:2: the command ended with exit status: 1"), "{code}");
     let error = "```console\n$ echo 'Error: no'; exit 1\nError: no\n```\n";
     assert_eq!(played(error), "true");
     assert!(played(&error.replace("exit 1", "exit 0")).contains("TEST.md:2: the command ended"));
@@ -103,10 +91,7 @@ fn terminals_go_on_and_are_interrupted() {
                   ```console title=\"cat\"\n^C\nbye\n```\n";
     assert_eq!(played(readme), "true");
     let wrong = played(&readme.replace("\nbye\n", "\ngoodbye\n"));
-    assert_eq!(
-        wrong,
-        "TEST.md:11: another line came\n  expected: goodbye\n  came:     bye"
-    );
+    assert_eq!(wrong, "TEST.md:11: another line came\n  expected: goodbye\n  came:     bye");
 }
 
 #[test]
@@ -115,9 +100,7 @@ fn excerpts_stand_in_the_source() {
     let text = "```rust\nlet connection = common::connect(env!(\"CARGO_BIN_NAME\")).await?;\n    let channel = connection.create_channel().await?;\n```\n";
     let check = |text: &str| {
         let readme = Readme::parse(Path::new("TEST.md"), text).unwrap();
-        readme
-            .check_excerpts(&folder)
-            .map_err(|error| error.to_string())
+        readme.check_excerpts(&folder).map_err(|error| error.to_string())
     };
     assert_eq!(check(text), Ok(()));
     let error = check(&text.replace("let channel", "let canal")).unwrap_err();

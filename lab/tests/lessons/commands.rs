@@ -30,17 +30,11 @@ fn up_takes_the_servers_that_are_there_and_down_leaves_them() {
     let (text, code) = lab_with(&["up"], &amqp, &mysql);
     assert_eq!(code, Some(0), "{text}");
     assert!(
-        text.contains(&format!(
-            "at localhost:{}, named by AMQP_URL",
-            shared().ports.amqp
-        )),
+        text.contains(&format!("at localhost:{}, named by AMQP_URL", shared().ports.amqp)),
         "{text}"
     );
     assert!(
-        text.contains(&format!(
-            "at localhost:{}, named by MYSQL_URL",
-            shared().ports.mysql
-        )),
+        text.contains(&format!("at localhost:{}, named by MYSQL_URL", shared().ports.mysql)),
         "{text}"
     );
     assert_eq!(text.lines().count(), 2, "{text}");
@@ -48,17 +42,11 @@ fn up_takes_the_servers_that_are_there_and_down_leaves_them() {
     let (text, code) = lab_with(&["down", "--wipe"], &amqp, &mysql);
     assert_eq!(
         (text.as_str(), code),
-        (
-            "Nothing to stop: the lab has started no server for this checkout",
-            Some(0)
-        )
+        ("Nothing to stop: the lab has started no server for this checkout", Some(0))
     );
     let (text, code) = lab_with(&["restart", "rabbitmq"], &amqp, &mysql);
     assert_eq!(code, Some(1), "{text}");
-    assert!(matches!(
-        shared().probe(lab::servers::Service::Rabbitmq),
-        Answer::Server(_)
-    ));
+    assert!(matches!(shared().probe(lab::servers::Service::Rabbitmq), Answer::Server(_)));
 }
 
 #[test]
@@ -66,27 +54,15 @@ fn up_says_what_to_set() {
     let (amqp, mysql) = (shared().amqp_url(), shared().mysql_url());
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let other = silent.local_addr().unwrap().port();
-    let closed = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let management = shared().ports.management;
     let cases = [
         (
             amqp.replace(":guest@", ":secret@"),
             mysql.clone(),
-            vec![
-                "does not let user `guest` into `/`",
-                "ACCESS_REFUSED",
-                "Set AMQP_URL=",
-            ],
+            vec!["does not let user `guest` into `/`", "ACCESS_REFUSED", "Set AMQP_URL="],
         ),
-        (
-            amqp.replace("/%2f", "/nowhere"),
-            mysql.clone(),
-            vec!["into `nowhere`", "Set AMQP_URL="],
-        ),
+        (amqp.replace("/%2f", "/nowhere"), mysql.clone(), vec!["into `nowhere`", "Set AMQP_URL="]),
         (
             format!("amqp://guest:secret@localhost:{other}"),
             mysql.clone(),
@@ -178,29 +154,17 @@ fn folders_of(port: u16) -> bool {
 fn an_unknown_lesson() {
     let (text, code) = lab_with(&["play", "77"], "", "");
     assert_eq!(code, Some(1));
-    assert!(
-        text.starts_with("Error: there is no lesson `77`; there are 01-hello"),
-        "{text}"
-    );
+    assert!(text.starts_with("Error: there is no lesson `77`; there are 01-hello"), "{text}");
 }
 
 #[test]
 fn urls() {
     let url = Url::parse("amqp://us%40er:p%3Aw@host:1234/%2f?heartbeat=5").unwrap();
     assert_eq!((url.user.as_str(), url.password.as_str()), ("us@er", "p:w"));
-    assert_eq!(
-        (url.host.as_str(), url.port, url.path.as_str()),
-        ("host", 1234, "/")
-    );
+    assert_eq!((url.host.as_str(), url.port, url.path.as_str()), ("host", 1234, "/"));
     let url = Url::parse("amqps://broker").unwrap();
-    assert_eq!(
-        (url.user.as_str(), url.port, url.path.as_str()),
-        ("guest", 5671, "/")
-    );
+    assert_eq!((url.user.as_str(), url.port, url.path.as_str()), ("guest", 5671, "/"));
     let url = Url::parse("mysql://root@[::1]:3307/shop").unwrap();
-    assert_eq!(
-        (url.host.as_str(), url.port, url.path.as_str()),
-        ("::1", 3307, "shop")
-    );
+    assert_eq!((url.host.as_str(), url.port, url.path.as_str()), ("::1", 3307, "shop"));
     assert_eq!(Url::parse("amqp://host:99999"), None);
 }

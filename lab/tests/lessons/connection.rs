@@ -15,11 +15,7 @@ fn assert_refused(url: &str, expected: &[&str]) {
     program("send"); // compiled before the clock runs
     let start = Instant::now();
     let (lines, code) = output("send", &["hello"], url);
-    assert!(
-        start.elapsed() < Duration::from_secs(5),
-        "{url}: {:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_secs(5), "{url}: {:?}", start.elapsed());
     assert_eq!((lines.len(), code), (1, Some(1)), "{url}: {lines:#?}");
     assert!(lines[0].starts_with("Error: "), "{lines:?}");
     assert!(!lines[0].contains("secret"), "{lines:?}");
@@ -63,11 +59,7 @@ fn a_url_that_is_not_unicode() {
 
 #[test]
 fn closed_port() {
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let masked = format!("cannot connect to amqp://guest:***@localhost:{port}/%2F: ");
     assert_refused(
         &format!("amqp://guest:secret@localhost:{port}/%2f"),
@@ -87,23 +79,14 @@ fn unknown_host() {
 fn a_port_that_never_answers() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = silent.local_addr().unwrap().port();
-    assert_refused(
-        &format!("amqp://guest:secret@localhost:{port}"),
-        &["timed out"],
-    );
-    assert_refused(
-        &format!("amqps://guest:secret@localhost:{port}"),
-        &["timed out"],
-    );
+    assert_refused(&format!("amqp://guest:secret@localhost:{port}"), &["timed out"]);
+    assert_refused(&format!("amqps://guest:secret@localhost:{port}"), &["timed out"]);
 }
 
 #[test]
 fn a_port_that_speaks_something_else() {
     let http = shared().ports.management;
-    assert_refused(
-        &format!("amqp://guest:secret@localhost:{http}"),
-        &["AMQP_URL"],
-    );
+    assert_refused(&format!("amqp://guest:secret@localhost:{http}"), &["AMQP_URL"]);
     let amqp = shared().ports.amqp;
     assert_refused(
         &format!("amqps://guest:secret@localhost:{amqp}"),
@@ -116,11 +99,7 @@ fn wrong_password() {
     let port = shared().ports.amqp;
     assert_refused(
         &format!("amqp://guest:secret@localhost:{port}"),
-        &[
-            "guest:***@",
-            "ACCESS_REFUSED",
-            "Check the user and the password in AMQP_URL",
-        ],
+        &["guest:***@", "ACCESS_REFUSED", "Check the user and the password in AMQP_URL"],
     );
 }
 

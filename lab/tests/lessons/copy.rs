@@ -32,10 +32,12 @@ fn a_copied_lesson_builds_and_runs() {
         copy(&lesson, &copied);
         fs::copy(root().join("Cargo.lock"), copied.join("Cargo.lock")).unwrap();
         let mut build = cargo();
-        build
-            .current_dir(&copied)
-            .env("CARGO_TARGET_DIR", folder.path().join("target"))
-            .args(["build", "--quiet", "--offline", "--bins"]);
+        build.current_dir(&copied).env("CARGO_TARGET_DIR", folder.path().join("target")).args([
+            "build",
+            "--quiet",
+            "--offline",
+            "--bins",
+        ]);
         assert!(build.status().unwrap().success(), "{}", copied.display());
     }
     for (program, line) in [

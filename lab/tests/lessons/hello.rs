@@ -11,17 +11,11 @@ fn send_and_receive() {
     let receive = Terminal::run("receive", &NONE, &url);
     receive.expect(WAITING);
     assert_eq!(lines("send", &NONE, &url), [" [x] Sent Hello World!"]);
-    assert_eq!(
-        lines("send", &["Good", "morning"], &url),
-        [" [x] Sent Good morning"]
-    );
+    assert_eq!(lines("send", &["Good", "morning"], &url), [" [x] Sent Good morning"]);
     receive.expect(" [x] Received Hello World!");
     receive.expect(" [x] Received Good morning");
     receive.interrupt();
-    assert_eq!(
-        lines("receive-get", &NONE, &url),
-        [" [ ] The queue is empty"]
-    );
+    assert_eq!(lines("receive-get", &NONE, &url), [" [ ] The queue is empty"]);
 }
 
 #[test]
@@ -36,10 +30,7 @@ fn receive_with_a_callback() {
     lines("send", &["after"], &url);
     receive.expect(" [x] Received after");
     receive.interrupt();
-    assert_eq!(
-        lines("receive-get", &NONE, &url),
-        [" [ ] The queue is empty"]
-    );
+    assert_eq!(lines("receive-get", &NONE, &url), [" [ ] The queue is empty"]);
 }
 
 #[test]
@@ -47,26 +38,15 @@ fn receive_until_idle() {
     let url = vhost("receive_until_idle");
     lines("send", &["one"], &url);
     lines("send", &["two"], &url);
-    let expected = [
-        " [x] Received one",
-        " [x] Received two",
-        " [*] No message for 500ms",
-    ];
+    let expected = [" [x] Received one", " [x] Received two", " [*] No message for 500ms"];
     assert_eq!(lines("receive-until-idle", &["0.5"], &url), expected);
-    assert_eq!(
-        lines("receive-until-idle", &["0.1"], &url),
-        [" [*] No message for 100ms"]
-    );
+    assert_eq!(lines("receive-until-idle", &["0.1"], &url), [" [*] No message for 100ms"]);
     lines("send", &["three"], &url);
     let receive = Terminal::run("receive-until-idle", &["60"], &url);
     receive.expect(" [x] Received three");
     receive.interrupt();
     for wrong in ["-1", "abc", "1e99", "NaN"] {
-        assert_eq!(
-            output("receive-until-idle", &["--", wrong], &url).1,
-            Some(2),
-            "{wrong}"
-        );
+        assert_eq!(output("receive-until-idle", &["--", wrong], &url).1, Some(2), "{wrong}");
     }
 }
 
@@ -83,13 +63,7 @@ fn receive_one_and_answer() {
 
     lines("send", &["two"], &url);
     lines("send", &["three"], &url);
-    assert_eq!(
-        get("ack"),
-        [
-            " [x] Received two",
-            " [ ] Messages behind it in the queue: 1"
-        ]
-    );
+    assert_eq!(get("ack"), [" [x] Received two", " [ ] Messages behind it in the queue: 1"]);
     assert_eq!(get("ack"), [" [x] Received three", behind]);
 }
 
@@ -108,23 +82,11 @@ fn a_message_that_no_queue_takes_comes_back() {
 
 #[test]
 fn help_and_wrong_usage() {
-    for program in [
-        "send",
-        "receive",
-        "receive-callback",
-        "receive-get",
-        "receive-until-idle",
-    ] {
+    for program in ["send", "receive", "receive-callback", "receive-get", "receive-until-idle"] {
         let (help, code) = output(program, &["--help"], "amqp://localhost:1");
         assert_eq!(code, Some(0));
-        assert!(
-            help.iter().any(|line| line.starts_with("Usage: ")),
-            "{help:?}"
-        );
-        assert_eq!(
-            output(program, &["--wrong"], "amqp://localhost:1").1,
-            Some(2)
-        );
+        assert!(help.iter().any(|line| line.starts_with("Usage: ")), "{help:?}");
+        assert_eq!(output(program, &["--wrong"], "amqp://localhost:1").1, Some(2));
     }
 }
 
@@ -150,10 +112,7 @@ async fn ten_thousand_messages_in_order() {
     // behind them, the last may be lost, and their messages come again (120 seen with 4.3.6).
     wait_for_messages(&url, "hello", 0);
     receive.interrupt();
-    assert_eq!(
-        lines("receive-get", &NONE, &url),
-        [" [ ] The queue is empty"]
-    );
+    assert_eq!(lines("receive-get", &NONE, &url), [" [ ] The queue is empty"]);
     client.close().await;
 }
 
@@ -169,10 +128,7 @@ async fn any_body_comes_through() {
         (&bytes, bytes.escape_ascii().to_string()),
         ("你好, dünya".as_bytes(), "你好, dünya".to_owned()),
         (b"two\nlines", "two\\nlines".to_owned()),
-        (
-            "\u{1b}[2Jgrö\nße".as_bytes(),
-            "\\u{1b}[2Jgrö\\nße".to_owned(),
-        ),
+        ("\u{1b}[2Jgrö\nße".as_bytes(), "\\u{1b}[2Jgrö\\nße".to_owned()),
         ("\u{202e}lia".as_bytes(), "\\u{202e}lia".to_owned()),
         (large.as_bytes(), large.clone()),
     ];
@@ -186,9 +142,7 @@ async fn any_body_comes_through() {
             received.push(receive.line().unwrap());
         }
         received.retain(|line| line != WAITING);
-        let expected = bodies
-            .each_ref()
-            .map(|(_, shown)| format!(" [x] Received {shown}"));
+        let expected = bodies.each_ref().map(|(_, shown)| format!(" [x] Received {shown}"));
         if program == "receive" {
             assert!(received == expected, "the lines differ");
         } else {
@@ -214,28 +168,12 @@ async fn a_queue_that_exists_with_other_properties() {
     let url = vhost("other_properties");
     let client = Client::connect(&url).await;
     let classic = QueueDeclareOptions::durable();
-    client
-        .channel
-        .queue_declare("hello".into(), classic, FieldTable::default())
-        .await
-        .unwrap();
-    for program in [
-        "send",
-        "receive",
-        "receive-callback",
-        "receive-get",
-        "receive-until-idle",
-    ] {
+    client.channel.queue_declare("hello".into(), classic, FieldTable::default()).await.unwrap();
+    for program in ["send", "receive", "receive-callback", "receive-get", "receive-until-idle"] {
         let (lines, code) = output(program, &NONE, &url);
         assert_eq!((lines.len(), code), (1, Some(1)), "{lines:#?}");
-        assert!(
-            lines[0].starts_with("Error: cannot declare the queue `hello`: "),
-            "{lines:?}"
-        );
-        assert!(
-            lines[0].contains("PRECONDITION_FAILED - inequivalent arg"),
-            "{lines:?}"
-        );
+        assert!(lines[0].starts_with("Error: cannot declare the queue `hello`: "), "{lines:?}");
+        assert!(lines[0].contains("PRECONDITION_FAILED - inequivalent arg"), "{lines:?}");
     }
     client.close().await;
 }
@@ -244,26 +182,17 @@ async fn a_queue_that_exists_with_other_properties() {
 async fn a_consumer_whose_queue_is_deleted_ends_with_an_error() {
     let url = vhost("deleted");
     let client = Client::connect(&url).await;
-    for (program, arguments) in [
-        ("receive", vec![]),
-        ("receive-callback", vec![]),
-        ("receive-until-idle", vec!["60"]),
-    ] {
+    for (program, arguments) in
+        [("receive", vec![]), ("receive-callback", vec![]), ("receive-until-idle", vec!["60"])]
+    {
         client.declare().await;
         let receive = Terminal::run(program, &arguments, &url);
         client.publish(b"first").await;
         while !receive.line().unwrap().ends_with("Received first") {}
-        client
-            .channel
-            .queue_delete("hello".into(), QueueDeleteOptions::default())
-            .await
-            .unwrap();
+        client.channel.queue_delete("hello".into(), QueueDeleteOptions::default()).await.unwrap();
         let (mut lines, status) = receive.finish();
         lines.retain(|line| line != WAITING);
-        assert_eq!(
-            lines,
-            ["Error: the broker ended the consumer: was the queue deleted?"]
-        );
+        assert_eq!(lines, ["Error: the broker ended the consumer: was the queue deleted?"]);
         assert_eq!(status.code(), Some(1));
     }
     client.close().await;

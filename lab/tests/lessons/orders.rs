@@ -33,10 +33,7 @@ struct Test {
 
 impl Test {
     async fn new(name: &str) -> Self {
-        Self {
-            amqp: vhost(name),
-            mysql: database(name).await,
-        }
+        Self { amqp: vhost(name), mysql: database(name).await }
     }
 
     fn receiver(&self, arguments: &[&str]) -> Terminal {
@@ -95,16 +92,9 @@ fn stop(receiver: Terminal) -> [u64; 3] {
 }
 
 fn counts(line: &str) -> [u64; 3] {
-    let numbers = line
-        .strip_prefix(" [*] Orders stored: ")
-        .unwrap_or_else(|| panic!("{line}"));
-    let numbers = numbers
-        .replace(" known already: ", "")
-        .replace(" dead: ", "");
-    let numbers: Vec<u64> = numbers
-        .split(',')
-        .map(|text| text.parse().unwrap())
-        .collect();
+    let numbers = line.strip_prefix(" [*] Orders stored: ").unwrap_or_else(|| panic!("{line}"));
+    let numbers = numbers.replace(" known already: ", "").replace(" dead: ", "");
+    let numbers: Vec<u64> = numbers.split(',').map(|text| text.parse().unwrap()).collect();
     numbers.try_into().unwrap()
 }
 
@@ -112,18 +102,12 @@ fn counts(line: &str) -> [u64; 3] {
 async fn orders_become_rows() {
     let test = Test::new("orders").await;
     let receiver = test.receiver(&[]);
-    assert_eq!(
-        lines("send-order", &NONE, &test.amqp),
-        [format!(" [x] Sent {HELLO}")]
-    );
+    assert_eq!(lines("send-order", &NONE, &test.amqp), [format!(" [x] Sent {HELLO}")]);
     receiver.expect(&format!(" [x] Stored the order of {HELLO}"));
     lines("send-order", &["1"], &test.amqp);
     receiver.expect(&format!(" [x] Stored the order of {ONE}"));
     let sent = lines("request-orders", &NONE, &test.amqp);
-    assert!(
-        sent[0].starts_with(" [x] Sent 100 of 100 orders, "),
-        "{sent:?}"
-    );
+    assert!(sent[0].starts_with(" [x] Sent 100 of 100 orders, "), "{sent:?}");
     test.wait_for_rows(102).await;
     assert_eq!(stop(receiver), [102, 0, 0]);
 
@@ -195,9 +179,7 @@ async fn a_connection_that_breaks_loses_no_order() {
     // what was committed when the connection broke is known already when it is stored again
     let counts = counts(lines.last().unwrap());
     assert_eq!(counts, [300 - broken, broken, 0]);
-    let ids: Vec<u64> = test
-        .query("SELECT COUNT(DISTINCT message_id) FROM tb_order")
-        .await;
+    let ids: Vec<u64> = test.query("SELECT COUNT(DISTINCT message_id) FROM tb_order").await;
     assert_eq!(ids, [300]);
 }
 
@@ -246,17 +228,9 @@ async fn what_cannot_be_stored_goes_to_the_dead_letter_queue() {
 
     let mut dead = Vec::new();
     let get = BasicGetOptions { no_ack: true };
-    while let Some(order) = client
-        .channel
-        .basic_get("orders.dead".into(), get)
-        .await
-        .unwrap()
-    {
+    while let Some(order) = client.channel.basic_get("orders.dead".into(), get).await.unwrap() {
         let headers = order.properties.headers().clone().unwrap();
-        let reason = headers.inner()["reason"]
-            .as_long_string()
-            .unwrap()
-            .to_string();
+        let reason = headers.inner()["reason"].as_long_string().unwrap().to_string();
         dead.push((order.data.len(), reason));
     }
     let too_long = |length| format!("{length} characters, and the table takes 256");
@@ -297,10 +271,8 @@ async fn what_mysql_refuses_goes_to_the_dead_letter_queue_alone() {
 /// The orders of a batch may be more than MySQL takes in one statement.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_is_too_large_for_mysql_is_stored_order_by_order() {
-    let test = Test {
-        mysql: database("large").await + "?max_allowed_packet=2048",
-        amqp: vhost("large"),
-    };
+    let test =
+        Test { mysql: database("large").await + "?max_allowed_packet=2048", amqp: vhost("large") };
     lines("request-orders", &["200"], &test.amqp);
     let receiver = test.receiver(&[]);
     test.wait_for_rows(200).await;
@@ -314,33 +286,12 @@ async fn a_server_or_a_table_that_will_not_do() {
     let right = test.mysql.clone();
     let port = shared().ports.mysql.to_string();
     for (url, parts) in [
-        (
-            right.replace(":guest@", ":secret@"),
-            ["Access denied for user 'guest'", "MYSQL_URL"],
-        ),
-        (
-            right.replace("/test_", "/nowhere_"),
-            ["nowhere_wrong", "MYSQL_URL"],
-        ),
-        (
-            right.replace("/test_", "/test_nowhere_"),
-            ["test_nowhere_wrong", "MYSQL_URL"],
-        ),
-        (
-            right.replace("/test_wrong", ""),
-            ["No database selected", "MYSQL_URL"],
-        ),
-        (
-            right.replace(&port, "1"),
-            ["Connection refused", "cargo lab up"],
-        ),
-        (
-            "secret".to_owned(),
-            [
-                "MYSQL_URL must be",
-                "mysql://user:password@host:port/database",
-            ],
-        ),
+        (right.replace(":guest@", ":secret@"), ["Access denied for user 'guest'", "MYSQL_URL"]),
+        (right.replace("/test_", "/nowhere_"), ["nowhere_wrong", "MYSQL_URL"]),
+        (right.replace("/test_", "/test_nowhere_"), ["test_nowhere_wrong", "MYSQL_URL"]),
+        (right.replace("/test_wrong", ""), ["No database selected", "MYSQL_URL"]),
+        (right.replace(&port, "1"), ["Connection refused", "cargo lab up"]),
+        ("secret".to_owned(), ["MYSQL_URL must be", "mysql://user:password@host:port/database"]),
     ] {
         test.mysql = url;
         let line = test.refused();
@@ -364,16 +315,9 @@ async fn a_server_or_a_table_that_will_not_do() {
     )
     .await;
     let line = test.refused();
-    assert!(
-        line.contains("has other columns than this lesson needs"),
-        "{line}"
-    );
-    assert!(
-        line.contains("RENAME TABLE tb_order TO tb_order_old"),
-        "{line}"
-    );
-    test.query::<Row>("RENAME TABLE tb_order TO tb_order_old")
-        .await;
+    assert!(line.contains("has other columns than this lesson needs"), "{line}");
+    assert!(line.contains("RENAME TABLE tb_order TO tb_order_old"), "{line}");
+    test.query::<Row>("RENAME TABLE tb_order TO tb_order_old").await;
     let receiver = test.receiver(&[]);
     receiver.expect(&format!(" [x] Stored the order of {ONE}"));
 
@@ -386,11 +330,7 @@ async fn a_server_or_a_table_that_will_not_do() {
     let receiver = test.receiver(&[]);
     receiver.expect(&format!(" [x] Stored the order of {TWO}"));
     stop(receiver);
-    for arguments in [
-        ["--batch", "0"],
-        ["--batch", "5001"],
-        ["--break-connection", "2"],
-    ] {
+    for arguments in [["--batch", "0"], ["--batch", "5001"], ["--break-connection", "2"]] {
         let (lines, code) = output("receive-orders", &arguments, &test.amqp);
         assert_eq!(code, Some(2), "{lines:?}");
     }
@@ -407,13 +347,7 @@ async fn a_read_only_user() {
     let receiver = Terminal::run_with("receive-orders", &NONE, (&test.amqp, &test.mysql));
     let (lines, status) = receiver.finish();
     assert_eq!(status.code(), Some(1), "{lines:#?}");
-    assert!(
-        lines
-            .last()
-            .unwrap()
-            .contains("command denied to user 'reader'"),
-        "{lines:#?}"
-    );
+    assert!(lines.last().unwrap().contains("command denied to user 'reader'"), "{lines:#?}");
     test.mysql = right;
     let receiver = test.receiver(&[]);
     receiver.expect(&format!(" [x] Stored the order of {ONE}"));
@@ -426,10 +360,7 @@ fn help() {
         let (help, code) = output(program, &["--help"], "amqp://localhost:1");
         assert_eq!(code, Some(0));
         assert!(help.iter().any(|line| line.starts_with("Usage: ")));
-        assert_eq!(
-            output(program, &["--wrong"], "amqp://localhost:1").1,
-            Some(2)
-        );
+        assert_eq!(output(program, &["--wrong"], "amqp://localhost:1").1, Some(2));
     }
 }
 
@@ -444,15 +375,9 @@ async fn receive_orders_waits_for_mysql() {
         servers.instance.stop(Service::Mysql, kill).unwrap();
         lines("send-order", &["1"], &amqp);
         let line = receiver.line().unwrap();
-        assert!(
-            line.starts_with(" [!] MySQL: ") && line.ends_with(". Trying again ..."),
-            "{line}"
-        );
+        assert!(line.starts_with(" [!] MySQL: ") && line.ends_with(". Trying again ..."), "{line}");
         thread::sleep(Duration::from_secs(1)); // the length of the outage
-        servers
-            .instance
-            .start(&[Service::Mysql], &Tasks::quiet())
-            .unwrap();
+        servers.instance.start(&[Service::Mysql], &Tasks::quiet()).unwrap();
         receiver.expect(" [!] MySQL is back");
         receiver.expect(&format!(" [x] Stored the order of {ONE}"));
     }
@@ -472,10 +397,7 @@ async fn receive_orders_waits_for_mysql() {
     lines("send-order", &["2"], &amqp);
     receiver.line().unwrap();
     assert_eq!(stop(receiver), [3, 0, 0]);
-    servers
-        .instance
-        .start(&[Service::Mysql], &Tasks::quiet())
-        .unwrap();
+    servers.instance.start(&[Service::Mysql], &Tasks::quiet()).unwrap();
     let receiver = Terminal::run_with("receive-orders", &NONE, (&amqp, &mysql));
     receiver.expect(WAITING);
     receiver.expect(&format!(" [x] Stored the order of {TWO}"));
@@ -499,9 +421,7 @@ fn no_order_is_lost_and_none_stored_twice_whatever_is_killed() {
     let arguments = ["--break-connection", "0.1", "--batch", "20"];
     let receiver = || Terminal::run_with("receive-orders", &arguments, (&amqp, &mysql));
     let mut receivers = [receiver(), receiver()];
-    receivers
-        .iter()
-        .for_each(|receiver| receiver.expect(WAITING));
+    receivers.iter().for_each(|receiver| receiver.expect(WAITING));
     // RabbitMQ forgets a quorum queue that is younger than half a second: see `breakable`.
     thread::sleep(Duration::from_secs(1));
 
@@ -546,20 +466,14 @@ fn no_order_is_lost_and_none_stored_twice_whatever_is_killed() {
     }
 
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let test = Test {
-        amqp: amqp.clone(),
-        mysql: mysql.clone(),
-    };
+    let test = Test { amqp: amqp.clone(), mysql: mysql.clone() };
     servers.wait_until(|| runtime.block_on(test.rows()) == count);
     runtime.block_on(async {
         let distinct = test.query::<u64>("SELECT COUNT(DISTINCT message_id) FROM tb_order");
         assert_eq!(distinct.await, [count]);
         wait_until(LIMIT, || {
             ["orders", "orders.dead"].iter().all(|queue| {
-                let queue = servers
-                    .instance
-                    .management()
-                    .get(&format!("queues/%2f/{queue}"));
+                let queue = servers.instance.management().get(&format!("queues/%2f/{queue}"));
                 queue.unwrap()["messages"] == 0
             })
         })
@@ -616,11 +530,8 @@ async fn a_receiver_takes_no_more_than_four_batches() {
     lock.query_drop("LOCK TABLES tb_order WRITE").await.unwrap();
     lines("request-orders", &["1000"], &test.amqp);
     // it checks its table before that
-    let waiting = Terminal::run_with(
-        "receive-orders",
-        &["--batch", "10"],
-        (&test.amqp, &test.mysql),
-    );
+    let waiting =
+        Terminal::run_with("receive-orders", &["--batch", "10"], (&test.amqp, &test.mysql));
     waiting.expect(WAITING);
     let client = Client::of_orders(&test.amqp).await;
     client.wait_for_waiting(960).await;
@@ -638,10 +549,6 @@ async fn a_receiver_takes_no_more_than_four_batches() {
         )
         .await
         .unwrap();
-    assert!(
-        tokio::time::timeout(Duration::from_millis(200), consumer.next())
-            .await
-            .is_err()
-    );
+    assert!(tokio::time::timeout(Duration::from_millis(200), consumer.next()).await.is_err());
     client.close().await;
 }

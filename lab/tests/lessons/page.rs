@@ -48,11 +48,7 @@ impl Browser {
             .connect(&format!("http://127.0.0.1:{port}"))
             .await
             .unwrap();
-        Self {
-            client,
-            _driver: driver,
-            _profile: profile,
-        }
+        Self { client, _driver: driver, _profile: profile }
     }
 
     /// Waits until this JavaScript is true.
@@ -70,21 +66,11 @@ impl Browser {
     }
 
     async fn click(&self, selector: &str) {
-        self.client
-            .find(Locator::Css(selector))
-            .await
-            .unwrap()
-            .click()
-            .await
-            .unwrap();
+        self.client.find(Locator::Css(selector)).await.unwrap().click().await.unwrap();
     }
 
     async fn fill(&self, name: &str, text: &str) {
-        let input = self
-            .client
-            .find(Locator::Css(&format!("input[name={name}]")))
-            .await
-            .unwrap();
+        let input = self.client.find(Locator::Css(&format!("input[name={name}]"))).await.unwrap();
         input.clear().await.unwrap();
         input.send_keys(text).await.unwrap();
     }
@@ -98,18 +84,12 @@ async fn pictures_are_drawn_liked_and_changed_without_a_reload() {
     let client = &browser.client;
     let items = "document.querySelectorAll('#products li')";
 
-    client
-        .goto(&format!("http://127.0.0.1:{}/", ports.main))
-        .await
-        .unwrap();
+    client.goto(&format!("http://127.0.0.1:{}/", ports.main)).await.unwrap();
     browser.wait(&format!("{items}.length === 3")).await;
     browser
         .wait("[...document.images].length === 3 && [...document.images].every(image => image.complete && image.naturalWidth > 0)")
         .await;
-    client
-        .execute("window.loaded = 'once'", Vec::new())
-        .await
-        .unwrap();
+    client.execute("window.loaded = 'once'", Vec::new()).await.unwrap();
 
     let first = |text: &str| format!("{items}[0].querySelector('span').textContent === '{text}'");
     browser.wait(&first("0 likes")).await;
@@ -122,69 +102,41 @@ async fn pictures_are_drawn_liked_and_changed_without_a_reload() {
     browser.wait(&first("1 like")).await;
 
     // with the keyboard
-    let second = client
-        .find(Locator::Css("#products li:nth-child(2) button"))
-        .await
-        .unwrap();
+    let second = client.find(Locator::Css("#products li:nth-child(2) button")).await.unwrap();
     second.send_keys("\u{E007}").await.unwrap(); // Enter
-    browser
-        .wait(&format!(
-            "{items}[1].querySelector('span').textContent === '1 like'"
-        ))
-        .await;
+    browser.wait(&format!("{items}[1].querySelector('span').textContent === '1 like'")).await;
 
     // what is added in admin appears, and a title is text
     let title = "<script>document.title = 'broken'</script><b>bold</b>";
     let draft = json!({"title": title, "image": "/images/mountain.svg"});
     assert_eq!(test.admin("POST", "/api/products", Some(draft)).0, 201);
     browser.wait(&format!("{items}.length === 4")).await;
-    browser
-        .wait(&format!(
-            "{items}[3].querySelector('h2').textContent === {}",
-            json!(title)
-        ))
-        .await;
+    browser.wait(&format!("{items}[3].querySelector('h2').textContent === {}", json!(title))).await;
     browser
         .wait("document.querySelectorAll('h2 *').length === 0 && document.title === 'Pictures'")
         .await;
     browser.wait("window.loaded === 'once'").await;
 
     // the page of admin: add, change, delete
-    client
-        .goto(&format!("http://127.0.0.1:{}/", ports.admin))
-        .await
-        .unwrap();
+    client.goto(&format!("http://127.0.0.1:{}/", ports.admin)).await.unwrap();
     browser.wait(&format!("{items}.length === 4")).await;
     browser.fill("title", "Harbour").await;
     browser.fill("image", "/images/sailboat.svg").await;
     browser.click("#save").await;
     browser.wait(&format!("{items}.length === 5")).await;
     browser.click("#products li:last-child button").await;
-    browser
-        .wait("document.querySelector('#save').textContent === 'Change'")
-        .await;
+    browser.wait("document.querySelector('#save').textContent === 'Change'").await;
     browser.fill("title", "Old harbour").await;
     browser.click("#save").await;
-    browser
-        .wait(&format!(
-            "{items}[4].querySelector('h2').textContent === 'Old harbour'"
-        ))
-        .await;
+    browser.wait(&format!("{items}[4].querySelector('h2').textContent === 'Old harbour'")).await;
     browser.fill("title", "x").await;
     browser.fill("image", "javascript:alert(1)").await;
     browser.click("#save").await;
-    browser
-        .wait("document.querySelector('#status').textContent.startsWith('image: ')")
-        .await;
-    browser
-        .click("#products li:nth-child(4) button:last-child")
-        .await;
+    browser.wait("document.querySelector('#status').textContent.startsWith('image: ')").await;
+    browser.click("#products li:nth-child(4) button:last-child").await;
     browser.wait(&format!("{items}.length === 4")).await;
 
-    client
-        .goto(&format!("http://127.0.0.1:{}/", ports.main))
-        .await
-        .unwrap();
+    client.goto(&format!("http://127.0.0.1:{}/", ports.main)).await.unwrap();
     browser
         .wait(&format!(
             "{items}.length === 4 && {items}[3].querySelector('h2').textContent === 'Old harbour'"

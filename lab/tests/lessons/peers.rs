@@ -16,10 +16,7 @@ fn peer(arguments: &[&str], url: &str) -> Terminal {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let mut python = python(folder, &["pika==1.3.2"], &Tasks::quiet()).unwrap();
     drop(installing);
-    python
-        .arg(root().join("lab/peers/tutorials.py"))
-        .args(arguments)
-        .env("AMQP_URL", url);
+    python.arg(root().join("lab/peers/tutorials.py")).args(arguments).env("AMQP_URL", url);
     Terminal::start(python)
 }
 
@@ -45,14 +42,9 @@ async fn tasks() {
     peer_sends(&["new_task", "two", ".."], &url);
     let mut received = [theirs.line().unwrap(), ours.line().unwrap()];
     received.sort();
-    let expected = [
-        [" [x] Received one ..", "received two .."],
-        [" [x] Received two ..", "received one .."],
-    ];
-    assert!(
-        expected.iter().any(|expected| received == *expected),
-        "{received:?}"
-    );
+    let expected =
+        [[" [x] Received one ..", "received two .."], [" [x] Received two ..", "received one .."]];
+    assert!(expected.iter().any(|expected| received == *expected), "{received:?}");
     theirs.expect("done");
     ours.expect(" [x] Done");
 
@@ -82,10 +74,7 @@ fn both_ways(
     ours.expect_queue();
     let theirs = peer(&[&[theirs], their_arguments].concat(), url);
     theirs.expect("waiting");
-    let [
-        (our_publisher, our_arguments),
-        (their_publisher, their_arguments),
-    ] = publishers;
+    let [(our_publisher, our_arguments), (their_publisher, their_arguments)] = publishers;
     lines(our_publisher, our_arguments, url);
     peer_sends(&[&[their_publisher], their_arguments].concat(), url);
     let [for_us, for_them] = expected;
@@ -102,10 +91,7 @@ fn both_ways(
 fn logs() {
     both_ways(
         [("receive-logs", &[]), ("receive_logs", &[])],
-        [
-            ("emit-log", &["our", "log"]),
-            ("emit_log", &["their", "log"]),
-        ],
+        [("emit-log", &["our", "log"]), ("emit_log", &["their", "log"])],
         [
             [" [x] Received our log", " [x] Received their log"],
             ["received :our log", "received :their log"],
@@ -117,14 +103,8 @@ fn logs() {
 #[test]
 fn direct_logs() {
     both_ways(
-        [
-            ("receive-logs-direct", &["error", "info"]),
-            ("receive_logs_direct", &["info", "error"]),
-        ],
-        [
-            ("emit-log-direct", &["error", "ours"]),
-            ("emit_log_direct", &["info", "theirs"]),
-        ],
+        [("receive-logs-direct", &["error", "info"]), ("receive_logs_direct", &["info", "error"])],
+        [("emit-log-direct", &["error", "ours"]), ("emit_log_direct", &["info", "theirs"])],
         [
             [" [x] Received error: ours", " [x] Received info: theirs"],
             ["received error:ours", "received info:theirs"],
@@ -145,10 +125,7 @@ fn topic_logs() {
             ("emit_log_topic", &["cron.critical", "theirs"]),
         ],
         [
-            [
-                " [x] Received kern.info: ours",
-                " [x] Received cron.critical: theirs",
-            ],
+            [" [x] Received kern.info: ours", " [x] Received cron.critical: theirs"],
             ["received kern.info:ours", "received cron.critical:theirs"],
         ],
         &vhost("peers_topic"),
@@ -160,19 +137,13 @@ fn headers() {
     both_ways(
         [
             ("receive-logs-headers", &["all", "part=disk", "level=error"]),
-            (
-                "receive_log_header",
-                &["x-match=any", "part=disk", "level=info"],
-            ),
+            ("receive_log_header", &["x-match=any", "part=disk", "level=info"]),
         ],
         [
             ("emit-log-headers", &["ours", "part=disk", "level=error"]),
             ("emit_log_header", &["theirs", "level=error", "part=disk"]),
         ],
-        [
-            [" [x] Received ours", " [x] Received theirs"],
-            ["received ours", "received theirs"],
-        ],
+        [[" [x] Received ours", " [x] Received theirs"], ["received ours", "received theirs"]],
         &vhost("peers_headers"),
     );
 }

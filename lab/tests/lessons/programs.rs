@@ -62,20 +62,14 @@ fn every_program_closes_its_connection_and_uses_nothing_deprecated() {
         receiver.stop();
     }
     // a connection that has a name is a program's; the others are the lab's own probes
-    let programs = [
-        "send", "request", "receive", "new-task", "worker", "emit-log",
-    ];
+    let programs = ["send", "request", "receive", "new-task", "worker", "emit-log"];
     let names = programs.map(|name| format!(" - {name}"));
     let count = |text: &str| servers.log().matches(text).count();
     let opened = || count("has a client-provided name");
     let closed = || {
         let log = servers.log();
-        let lines = log
-            .lines()
-            .filter(|line| line.contains("closing AMQP connection"));
-        lines
-            .filter(|line| names.iter().any(|name| line.contains(name)))
-            .count()
+        let lines = log.lines().filter(|line| line.contains("closing AMQP connection"));
+        lines.filter(|line| names.iter().any(|name| line.contains(name))).count()
     };
     wait_until(LIMIT, || closed() == opened()).unwrap();
     assert_eq!(opened(), SENDERS.len() + RECEIVERS.len() + 3);

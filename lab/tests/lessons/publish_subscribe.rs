@@ -80,10 +80,7 @@ fn receivers_outlive_a_broker() {
         for (receiver, _) in &receivers {
             receiver.expect(LOST);
         }
-        servers
-            .instance
-            .start(&[Service::Rabbitmq], &Tasks::quiet())
-            .unwrap();
+        servers.instance.start(&[Service::Rabbitmq], &Tasks::quiet()).unwrap();
         for (receiver, _) in &receivers {
             receiver.expect(AGAIN);
             let queue = receiver.expect_queue();
@@ -137,22 +134,15 @@ fn ctrl_c_ends_a_receiver_that_is_reconnecting() {
 #[tokio::test]
 async fn what_nobody_expects() {
     let url = vhost("unexpected_logs");
-    let connection = Connection::connect(&url, ConnectionProperties::default())
-        .await
-        .unwrap();
+    let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
-    channel
-        .confirm_select(ConfirmSelectOptions::default())
-        .await
-        .unwrap();
+    channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
 
     // bodies that are no text
     let (receiver, queue) = receiver(&url);
-    for (body, shown) in [
-        (&b""[..], ""),
-        (b"\xff\xfe", "\\xff\\xfe"),
-        ("\u{1b}[2J".as_bytes(), "\\u{1b}[2J"),
-    ] {
+    for (body, shown) in
+        [(&b""[..], ""), (b"\xff\xfe", "\\xff\\xfe"), ("\u{1b}[2J".as_bytes(), "\\u{1b}[2J")]
+    {
         let options = BasicPublishOptions::default();
         let properties = BasicProperties::default();
         let confirm = channel.basic_publish("logs".into(), "key".into(), options, body, properties);
@@ -177,10 +167,7 @@ async fn what_nobody_expects() {
     for program in ["emit-log", "receive-logs"] {
         let (lines, code) = output(program, &NONE, &url);
         assert_eq!((lines.len(), code), (1, Some(1)), "{lines:#?}");
-        assert!(
-            lines[0].starts_with("Error: cannot declare the exchange `logs`: "),
-            "{lines:?}"
-        );
+        assert!(lines[0].starts_with("Error: cannot declare the exchange `logs`: "), "{lines:?}");
         assert!(lines[0].contains("PRECONDITION_FAILED"), "{lines:?}");
         assert_eq!(output(program, &["--wrong"], &url).1, Some(2));
         assert_eq!(output(program, &["--help"], &url).1, Some(0));

@@ -43,11 +43,7 @@ fn receive_outlives(kill: bool) {
         assert_eq!(received, expected);
         // A line is printed before its acknowledgement: killed in between, the message would come again.
         let acknowledged = || {
-            let queue = servers
-                .instance
-                .management()
-                .get("queues/%2f/hello")
-                .unwrap();
+            let queue = servers.instance.management().get("queues/%2f/hello").unwrap();
             queue["message_stats"]["ack"] == 2 // since the broker was started
         };
         wait_until(LIMIT, acknowledged).unwrap();
@@ -55,10 +51,7 @@ fn receive_outlives(kill: bool) {
     for receive in receivers {
         receive.interrupt();
     }
-    assert_eq!(
-        lines("receive-get", &NONE, &url),
-        [" [ ] The queue is empty"]
-    );
+    assert_eq!(lines("receive-get", &NONE, &url), [" [ ] The queue is empty"]);
 }
 
 #[test]
@@ -95,18 +88,12 @@ fn a_confirmed_message_outlives_a_killed_broker() {
     lines("send", &["still there"], &url);
     servers.instance.stop(Service::Rabbitmq, true).unwrap();
     servers.instance.start(&RABBITMQ, &Tasks::quiet()).unwrap();
-    assert_eq!(
-        lines("receive-get", &NONE, &url)[0],
-        " [x] Received still there"
-    );
+    assert_eq!(lines("receive-get", &NONE, &url)[0], " [x] Received still there");
 }
 
 /// A consumer that acknowledges all the time is always sending: the connection breaks in the middle.
 /// With lapin's own recovery (4.12.3), it hung for ever most times.
-#[expect(
-    clippy::await_holding_lock,
-    reason = "nothing else runs on this runtime"
-)]
+#[expect(clippy::await_holding_lock, reason = "nothing else runs on this runtime")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_receiver_outlives_a_killed_broker() {
     const MESSAGES: usize = 30_000;

@@ -70,9 +70,7 @@ fn table() -> (Vec<String>, Vec<(String, Vec<bool>)>) {
         .take_while(|line| line.starts_with('|'))
         .map(|line| {
             let cells = line.trim_matches('|').split('|');
-            cells
-                .map(|cell| cell.trim().trim_matches('`').to_owned())
-                .collect::<Vec<_>>()
+            cells.map(|cell| cell.trim().trim_matches('`').to_owned()).collect::<Vec<_>>()
         });
     let patterns = rows.next().unwrap().split_off(1);
     let keys = rows.skip(1).map(|mut row| {
@@ -104,19 +102,12 @@ fn topic_as_the_table_says() {
     }
     lines("emit-log-topic", &[LAST, "Hello"], &url);
     for (index, receiver) in receivers.into_iter().enumerate() {
-        let matching = keys
-            .iter()
-            .filter(|(_, cells)| cells[index])
-            .map(|(key, _)| key.as_str());
+        let matching = keys.iter().filter(|(_, cells)| cells[index]).map(|(key, _)| key.as_str());
         for key in matching.chain([LAST]) {
             let pattern = &patterns[index];
             let line = receiver.line();
             let expected = format!(" [x] Received {key}: Hello");
-            assert_eq!(
-                line.as_deref(),
-                Some(expected.as_str()),
-                "pattern {pattern}"
-            );
+            assert_eq!(line.as_deref(), Some(expected.as_str()), "pattern {pattern}");
         }
         receiver.interrupt();
     }
@@ -125,23 +116,9 @@ fn topic_as_the_table_says() {
 #[test]
 fn topic_with_several_patterns() {
     let url = vhost("topic_patterns");
-    let receiver = receiver(
-        "receive-logs-topic",
-        &["kern.*", "*.critical", "kern.*"],
-        &url,
-    );
-    for key in [
-        "kern.critical",
-        "cron.info",
-        "",
-        "kern.",
-        "...",
-        "cron.critical",
-    ] {
-        assert_eq!(
-            lines("emit-log-topic", &[key, "x"], &url),
-            [format!(" [x] Sent {key}: x")]
-        );
+    let receiver = receiver("receive-logs-topic", &["kern.*", "*.critical", "kern.*"], &url);
+    for key in ["kern.critical", "cron.info", "", "kern.", "...", "cron.critical"] {
+        assert_eq!(lines("emit-log-topic", &[key, "x"], &url), [format!(" [x] Sent {key}: x")]);
     }
     for key in ["kern.critical", "kern.", "cron.critical"] {
         receiver.expect(&format!(" [x] Received {key}: x")); // once, whatever matches
@@ -180,11 +157,7 @@ const HEADERS: [(&str, &[&str], &str); 8] = [
     ("no headers", &[], ""),
     ("other case", &["part=Disk", "Level=error"], ""),
     ("exchanged", &["part=error", "level=disk"], ""),
-    (
-        "more",
-        &["host=a=b", "level=error", "empty=", "part=disk"],
-        "all any",
-    ),
+    ("more", &["host=a=b", "level=error", "empty=", "part=disk"], "all any"),
 ];
 
 #[test]
@@ -196,10 +169,7 @@ fn wrong_usage() {
         ("receive-logs-direct", &[&[], &["error", &long]]),
         ("emit-log-topic", &[&[], &[&long, "Hello"]]),
         ("receive-logs-topic", &[&[], &[&long]]),
-        (
-            "emit-log-headers",
-            &[&[], &["Hello", "=x"], &["Hello", "x-match=any"]],
-        ),
+        ("emit-log-headers", &[&[], &["Hello", "=x"], &["Hello", "x-match=any"]]),
         (
             "receive-logs-headers",
             &[
@@ -221,10 +191,7 @@ fn wrong_usage() {
         }
         let (lines, _) = output(program, &NONE, url);
         let usage = format!("Usage: {program} ");
-        assert!(
-            lines.iter().any(|line| line.starts_with(&usage)),
-            "{lines:?}"
-        );
+        assert!(lines.iter().any(|line| line.starts_with(&usage)), "{lines:?}");
         assert_eq!(output(program, &["--help"], url).1, Some(0));
     }
     for program in ["emit-log-headers", "receive-logs-headers"] {
@@ -248,10 +215,7 @@ fn receivers_outlive_a_broker() {
         for receiver in &receivers {
             receiver.expect(LOST);
         }
-        servers
-            .instance
-            .start(&[Service::Rabbitmq], &Tasks::quiet())
-            .unwrap();
+        servers.instance.start(&[Service::Rabbitmq], &Tasks::quiet()).unwrap();
         for receiver in &receivers {
             receiver.expect(AGAIN);
             receiver.expect_queue();

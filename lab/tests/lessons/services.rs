@@ -28,14 +28,8 @@ impl Test {
         let servers = Servers::start(&Service::ALL);
         let admin = service(&servers, "admin", users);
         let main = service(&servers, "main", users);
-        let test = Self {
-            servers,
-            admin,
-            main,
-        };
-        test.wait_for_main("/api/products", |products| {
-            products.as_array().unwrap().len() == 3
-        });
+        let test = Self { servers, admin, main };
+        test.wait_for_main("/api/products", |products| products.as_array().unwrap().len() == 3);
         // RabbitMQ forgets a quorum queue that is younger than half a second: see `breakable`.
         std::thread::sleep(Duration::from_secs(1));
         test
@@ -53,18 +47,11 @@ impl Test {
 
     pub fn admin(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
         let body = body.map(|body| body.to_string());
-        self.request(
-            self.servers.instance.ports.admin,
-            method,
-            path,
-            body.as_deref(),
-        )
-        .unwrap()
+        self.request(self.servers.instance.ports.admin, method, path, body.as_deref()).unwrap()
     }
 
     fn main(&self, method: &str, path: &str) -> (u16, Value) {
-        self.request(self.servers.instance.ports.main, method, path, None)
-            .unwrap()
+        self.request(self.servers.instance.ports.main, method, path, None).unwrap()
     }
 
     /// The status and the body; nothing if there was no answer.
@@ -87,10 +74,7 @@ impl Test {
             .unwrap();
         let mut answer = agent.run(request).ok()?;
         let text = answer.body_mut().read_to_string().ok()?;
-        Some((
-            answer.status().as_u16(),
-            serde_json::from_str(&text).unwrap_or(Value::String(text)),
-        ))
+        Some((answer.status().as_u16(), serde_json::from_str(&text).unwrap_or(Value::String(text))))
     }
 
     fn wait_for_main(&self, path: &str, done: impl Fn(&Value) -> bool) {
@@ -98,18 +82,12 @@ impl Test {
     }
 
     fn likes(products: &Value, id: u64) -> u64 {
-        let product = products
-            .as_array()
-            .unwrap()
-            .iter()
-            .find(|product| product["id"] == id);
+        let product = products.as_array().unwrap().iter().find(|product| product["id"] == id);
         product.unwrap()["likes"].as_u64().unwrap()
     }
 
     async fn count(&self, sql: &str) -> u64 {
-        let mut connection = Conn::from_url(self.servers.instance.mysql_url())
-            .await
-            .unwrap();
+        let mut connection = Conn::from_url(self.servers.instance.mysql_url()).await.unwrap();
         let count = connection.query_first(sql).await.unwrap().unwrap();
         connection.disconnect().await.unwrap();
         count
@@ -119,10 +97,7 @@ impl Test {
     async fn publish(&self, kind: &str, body: &str, id: Option<&str>) {
         let connection = self.connect().await;
         let channel = connection.create_channel().await.unwrap();
-        channel
-            .confirm_select(ConfirmSelectOptions::default())
-            .await
-            .unwrap();
+        channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
         let mut properties = BasicProperties::default().with_type(kind.into());
         if let Some(id) = id {
             properties = properties.with_message_id(id.into());
@@ -141,19 +116,13 @@ impl Test {
 
     async fn connect(&self) -> Connection {
         let url = self.servers.instance.amqp_url();
-        Connection::connect(&url, ConnectionProperties::default())
-            .await
-            .unwrap()
+        Connection::connect(&url, ConnectionProperties::default()).await.unwrap()
     }
 }
 
 fn service(servers: &Servers, name: &str, users: u32) -> Terminal {
     let ports = servers.instance.ports;
-    let port = if name == "admin" {
-        ports.admin
-    } else {
-        ports.main
-    };
+    let port = if name == "admin" { ports.admin } else { ports.main };
     let mut command = std::process::Command::new(program(name));
     command
         .args(["--listen", &format!("127.0.0.1:{port}")])
@@ -179,16 +148,10 @@ fn routes() {
     let image = "/images/mountain.svg";
 
     // admin: all that can be done with a product
-    let (status, product) = test.admin(
-        "POST",
-        "/api/products",
-        Some(json!({"title": " Hills ", "image": image})),
-    );
+    let (status, product) =
+        test.admin("POST", "/api/products", Some(json!({"title": " Hills ", "image": image})));
     assert_eq!(status, 201);
-    assert_eq!(
-        product,
-        json!({"id": 4, "title": "Hills", "image": image, "likes": 0})
-    );
+    assert_eq!(product, json!({"id": 4, "title": "Hills", "image": image, "likes": 0}));
     assert_eq!(test.admin("GET", "/api/products/4", None), (200, product));
     let hills = json!({"title": "Rolling <b>hills</b> é😀", "image": "https://example.com/a.png"});
     assert_eq!(test.admin("PUT", "/api/products/4", Some(hills)).0, 202);
@@ -197,29 +160,15 @@ fn routes() {
     });
 
     // main: a user likes a product once, and admin hears of it
-    assert_eq!(
-        test.admin("GET", "/api/user", None),
-        (200, json!({"id": 1}))
-    );
-    assert_eq!(
-        test.main("POST", "/api/products/4/like"),
-        (200, json!({"message": "success"}))
-    );
+    assert_eq!(test.admin("GET", "/api/user", None), (200, json!({"id": 1})));
+    assert_eq!(test.main("POST", "/api/products/4/like"), (200, json!({"message": "success"})));
     let again = test.main("POST", "/api/products/4/like");
-    assert_eq!(
-        (again.0, message(&again)),
-        (400, "this user likes it already")
-    );
+    assert_eq!((again.0, message(&again)), (400, "this user likes it already"));
     assert_eq!(test.main("GET", "/api/products").1[3]["likes"], 1);
-    wait_until(LIMIT, || {
-        test.admin("GET", "/api/products/4", None).1["likes"] == 1
-    })
-    .unwrap();
+    wait_until(LIMIT, || test.admin("GET", "/api/products/4", None).1["likes"] == 1).unwrap();
 
     assert_eq!(test.admin("DELETE", "/api/products/4", None).0, 204);
-    test.wait_for_main("/api/products", |products| {
-        products.as_array().unwrap().len() == 3
-    });
+    test.wait_for_main("/api/products", |products| products.as_array().unwrap().len() == 3);
 
     // what is wrong with a request is said
     let long = "x".repeat(201);
@@ -227,33 +176,16 @@ fn routes() {
     for (body, status, part) in [
         (json!({"title": "x"}).to_string(), 422, "image"),
         (json!({"image": image}).to_string(), 422, "title"),
-        (
-            json!({"title": 5, "image": image}).to_string(),
-            422,
-            "title",
-        ),
-        (
-            json!({"title": " ", "image": image}).to_string(),
-            422,
-            "title",
-        ),
-        (
-            json!({"title": long, "image": image}).to_string(),
-            422,
-            "title",
-        ),
-        (
-            json!({"title": "x", "image": "javascript:alert(1)"}).to_string(),
-            422,
-            "image",
-        ),
+        (json!({"title": 5, "image": image}).to_string(), 422, "title"),
+        (json!({"title": " ", "image": image}).to_string(), 422, "title"),
+        (json!({"title": long, "image": image}).to_string(), 422, "title"),
+        (json!({"title": "x", "image": "javascript:alert(1)"}).to_string(), 422, "image"),
         (json!({"title": huge, "image": image}).to_string(), 413, ""),
         ("{".to_owned(), 400, "JSON"),
     ] {
         for (method, path) in [("POST", "/api/products"), ("PUT", "/api/products/1")] {
-            let answer = test
-                .request(test.servers.instance.ports.admin, method, path, Some(&body))
-                .unwrap();
+            let answer =
+                test.request(test.servers.instance.ports.admin, method, path, Some(&body)).unwrap();
             assert_eq!(answer.0, status, "{method} {body:.80}: {answer:?}");
             assert!(message(&answer).contains(part), "{answer:?}");
         }
@@ -278,12 +210,7 @@ fn routes() {
     for service in [test.main, test.admin] {
         service.signal(Signal::SIGINT);
         let (lines, status) = service.finish();
-        assert!(
-            lines
-                .iter()
-                .all(|line| line.starts_with(" [x] Received product_")),
-            "{lines:#?}"
-        );
+        assert!(lines.iter().all(|line| line.starts_with(" [x] Received product_")), "{lines:#?}");
         assert_eq!(status.code(), Some(0));
     }
 }
@@ -315,12 +242,7 @@ async fn events() {
     for _ in 0..3 {
         test.publish("product_liked", &liked, Some("twice")).await;
     }
-    test.publish(
-        "product_liked",
-        &json!({"id": 99}).to_string(),
-        Some("unknown"),
-    )
-    .await;
+    test.publish("product_liked", &json!({"id": 99}).to_string(), Some("unknown")).await;
     test.publish("product_liked", "{", Some("malformed")).await;
     test.publish("product_liked", &liked, None).await;
     test.publish(
@@ -329,31 +251,16 @@ async fn events() {
         Some("update"),
     )
     .await;
-    test.publish(
-        "product_deleted",
-        &json!({"id": 99}).to_string(),
-        Some("delete"),
-    )
-    .await;
+    test.publish("product_deleted", &json!({"id": 99}).to_string(), Some("delete")).await;
     test.publish("product_liked", &liked, Some("last")).await;
-    wait_until(LIMIT, || {
-        test.admin("GET", "/api/products/1", None).1["likes"] == 2
-    })
-    .unwrap();
+    wait_until(LIMIT, || test.admin("GET", "/api/products/1", None).1["likes"] == 2).unwrap();
     let dead = || {
-        test.servers
-            .instance
-            .management()
-            .get("queues/%2f/products.dead")
-            .unwrap()["messages"]
-            == 5
+        test.servers.instance.management().get("queues/%2f/products.dead").unwrap()["messages"] == 5
     };
     wait_until(LIMIT, dead).unwrap();
 
     // an event that the relay publishes twice: it died between the confirm and the deletion
-    let mut database = Conn::from_url(test.servers.instance.mysql_url())
-        .await
-        .unwrap();
+    let mut database = Conn::from_url(test.servers.instance.mysql_url()).await.unwrap();
     database
         .query_drop(
             "INSERT INTO test_main.outbox (message_id, kind, body) VALUES
@@ -368,12 +275,8 @@ async fn events() {
         assert!(start.elapsed() < LIMIT);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    test.publish("product_liked", &liked, Some("behind it"))
-        .await;
-    wait_until(LIMIT, || {
-        test.admin("GET", "/api/products/1", None).1["likes"] == 4
-    })
-    .unwrap();
+    test.publish("product_liked", &liked, Some("behind it")).await;
+    wait_until(LIMIT, || test.admin("GET", "/api/products/1", None).1["likes"] == 4).unwrap();
 
     let connection = test.connect().await;
     let channel = connection.create_channel().await.unwrap();
@@ -388,23 +291,13 @@ async fn what_is_away() {
     let mut test = Test::start(1_000_000);
     let tasks = Tasks::quiet();
     let like = |test: &Test| test.main("POST", "/api/products/1/like");
-    let likes = |test: &Test| {
-        test.main("GET", "/api/products").1[0]["likes"]
-            .as_u64()
-            .unwrap()
-    };
+    let likes = |test: &Test| test.main("GET", "/api/products").1[0]["likes"].as_u64().unwrap();
 
     test.servers.instance.stop(Service::Rabbitmq, true).unwrap();
     assert_eq!(like(&test).0, 200);
     assert_eq!(likes(&test), 1);
-    test.servers
-        .instance
-        .start(&[Service::Rabbitmq], &tasks)
-        .unwrap();
-    wait_until(LIMIT, || {
-        test.admin("GET", "/api/products/1", None).1["likes"] == 1
-    })
-    .unwrap();
+    test.servers.instance.start(&[Service::Rabbitmq], &tasks).unwrap();
+    wait_until(LIMIT, || test.admin("GET", "/api/products/1", None).1["likes"] == 1).unwrap();
     // then it knows that without MySQL, too
     while !test.admin.line().unwrap().starts_with(" [x] Received") {}
 
@@ -418,10 +311,7 @@ async fn what_is_away() {
     assert_eq!(test.admin("GET", "/api/products/1", None).1["likes"], 1);
     let draft = json!({"title": "x", "image": "/x"});
     assert_eq!(test.admin("POST", "/api/products", Some(draft)).0, 503);
-    test.servers
-        .instance
-        .start(&[Service::Mysql], &tasks)
-        .unwrap();
+    test.servers.instance.start(&[Service::Mysql], &tasks).unwrap();
     assert_eq!(like(&test).0, 200);
 
     test.admin.signal(Signal::SIGKILL);
@@ -433,10 +323,7 @@ async fn what_is_away() {
     );
     assert_eq!(likes(&test), 2);
     test.admin = service(&test.servers, "admin", 1_000_000);
-    wait_until(LIMIT, || {
-        test.admin("GET", "/api/products/1", None).1["likes"] == 2
-    })
-    .unwrap();
+    wait_until(LIMIT, || test.admin("GET", "/api/products/1", None).1["likes"] == 2).unwrap();
 
     // a queue is down
     test.servers.stop_queue("admin");
@@ -446,10 +333,7 @@ async fn what_is_away() {
     {
     }
     assert!(test.servers.instance.mend_queues().unwrap());
-    wait_until(LIMIT, || {
-        test.admin("GET", "/api/products/1", None).1["likes"] == 3
-    })
-    .unwrap();
+    wait_until(LIMIT, || test.admin("GET", "/api/products/1", None).1["likes"] == 3).unwrap();
 
     // MySQL refuses to talk to us: the relay and the inbox say so, and the event waits
     let liked = json!({"id": 1}).to_string();
@@ -462,10 +346,7 @@ async fn what_is_away() {
     }
     assert_eq!(like(&test).0, 503);
     change_password(&new, "guest").await;
-    wait_until(LIMIT, || {
-        test.admin("GET", "/api/products/1", None).1["likes"] == 4
-    })
-    .unwrap();
+    wait_until(LIMIT, || test.admin("GET", "/api/products/1", None).1["likes"] == 4).unwrap();
 
     // a table is not there
     let mut database = Conn::from_url(old).await.unwrap();
@@ -476,10 +357,8 @@ async fn what_is_away() {
             test.publish("product_liked", &liked, Some(to)).await;
             while !test.admin.line().unwrap().contains("doesn't exist") {}
         }
-        wait_until(LIMIT, || {
-            test.admin("GET", "/api/products/1", None).1["likes"] == likes
-        })
-        .unwrap();
+        wait_until(LIMIT, || test.admin("GET", "/api/products/1", None).1["likes"] == likes)
+            .unwrap();
     }
     database.disconnect().await.unwrap();
 }
@@ -501,10 +380,7 @@ async fn no_like_is_lost_whatever_is_killed() {
                 2 | 3 => {
                     let service = Service::ALL[fault as usize - 2];
                     test.servers.instance.stop(service, true).unwrap();
-                    test.servers
-                        .instance
-                        .start(&[service], &Tasks::quiet())
-                        .unwrap();
+                    test.servers.instance.start(&[service], &Tasks::quiet()).unwrap();
                 }
                 _ => {}
             }
@@ -520,20 +396,13 @@ async fn no_like_is_lost_whatever_is_killed() {
     assert_eq!(fault, 4);
     wait_until(LIMIT, || {
         let ours = Test::likes(&test.main("GET", "/api/products").1, 2);
-        let theirs = test.admin("GET", "/api/products/2", None).1["likes"]
-            .as_u64()
-            .unwrap();
+        let theirs = test.admin("GET", "/api/products/2", None).1["likes"].as_u64().unwrap();
         ours == theirs && ours >= answered
     })
     .unwrap();
     let rows = test.count("SELECT COUNT(*) FROM test_main.likes").await;
-    let counted = test
-        .count("SELECT likes FROM test_admin.products WHERE id = 2")
-        .await;
+    let counted = test.count("SELECT likes FROM test_admin.products WHERE id = 2").await;
     assert_eq!(rows, counted);
-    assert!(
-        (answered..=answered + unknown).contains(&rows),
-        "{answered} {unknown} {rows}"
-    );
+    assert!((answered..=answered + unknown).contains(&rows), "{answered} {unknown} {rows}");
     assert_eq!(unknown, 0, "nothing was asked while a service was killed");
 }

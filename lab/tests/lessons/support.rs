@@ -70,10 +70,7 @@ impl Servers {
         let folder = Instance::temporary_folder();
         let guard = Guard::over(lab(), &folder).unwrap();
         let instance = Instance::temporary(folder, *BACKEND).unwrap();
-        let instance = Instance {
-            certificate,
-            ..instance
-        };
+        let instance = Instance { certificate, ..instance };
         instance.start(services, &Tasks::quiet()).unwrap();
         Self { instance, guard }
     }
@@ -127,19 +124,14 @@ pub fn vhost(name: &str) -> String {
 
 /// A database of the shared MySQL for one test, empty: its URL.
 pub async fn database(name: &str) -> String {
-    let mut connection = mysql_async::Conn::from_url(shared().mysql_url())
-        .await
-        .unwrap();
-    for statement in [
-        format!("DROP DATABASE IF EXISTS test_{name}"),
-        format!("CREATE DATABASE test_{name}"),
-    ] {
+    let mut connection = mysql_async::Conn::from_url(shared().mysql_url()).await.unwrap();
+    for statement in
+        [format!("DROP DATABASE IF EXISTS test_{name}"), format!("CREATE DATABASE test_{name}")]
+    {
         connection.query_drop(statement).await.unwrap();
     }
     connection.disconnect().await.unwrap();
-    shared()
-        .mysql_url()
-        .replace("/test", &format!("/test_{name}"))
+    shared().mysql_url().replace("/test", &format!("/test_{name}"))
 }
 
 /// Gives the user of this MySQL a new password: the new URL. Connections that are there stay.
@@ -152,11 +144,7 @@ pub async fn change_password(url: &str, password: &str) -> String {
     }
     connection.disconnect().await.unwrap();
     let old = mysql_async::Opts::from_url(url).unwrap();
-    url.replacen(
-        &format!(":{}@", old.pass().unwrap()),
-        &format!(":{password}@"),
-        1,
-    )
+    url.replacen(&format!(":{}@", old.pass().unwrap()), &format!(":{password}@"), 1)
 }
 
 /// Ends all other connections of the user of this MySQL.
@@ -175,10 +163,7 @@ pub async fn end_connections(url: &str) {
 pub fn wait_for_messages(url: &str, queue: &str, count: u32) {
     let vhost = url.rsplit('/').next().unwrap();
     let path = format!("queues/{vhost}/{queue}");
-    wait_until(LIMIT, || {
-        shared().management().get(&path).unwrap()["messages"] == count
-    })
-    .unwrap();
+    wait_until(LIMIT, || shared().management().get(&path).unwrap()["messages"] == count).unwrap();
 }
 
 /// The random numbers of a test that does things at random. The test prints their seed; `LAB_SEED`
@@ -192,14 +177,9 @@ pub fn random() -> fastrand::Rng {
 /// The names of the queues in a virtual host of [`vhost`], in their order.
 pub fn queues(url: &str) -> Vec<String> {
     let vhost = url.rsplit('/').next().unwrap();
-    let queues = shared()
-        .management()
-        .get(&format!("queues/{vhost}"))
-        .unwrap();
+    let queues = shared().management().get(&format!("queues/{vhost}")).unwrap();
     let names = queues.as_array().unwrap().iter();
-    let mut names: Vec<_> = names
-        .map(|queue| queue["name"].as_str().unwrap().to_owned())
-        .collect();
+    let mut names: Vec<_> = names.map(|queue| queue["name"].as_str().unwrap().to_owned()).collect();
     names.sort();
     names
 }
@@ -225,10 +205,7 @@ pub fn breakable() -> MutexGuard<'static, Servers> {
     let next = &BREAKABLE[NEXT.fetch_add(1, Ordering::Relaxed) % 2];
     let servers = next.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     // whatever the test before has left
-    servers
-        .instance
-        .start(&[Service::Rabbitmq], &Tasks::quiet())
-        .unwrap();
+    servers.instance.start(&[Service::Rabbitmq], &Tasks::quiet()).unwrap();
     lines("receive-until-idle", &["0.2"], &servers.instance.amqp_url());
     let mut purge = servers.instance.rabbitmqctl().unwrap();
     let purged = purge.args(["-q", "purge_queue", "task_queue"]).status();
@@ -250,10 +227,7 @@ impl Terminal {
     /// Starts a program of a lesson with this broker and this database.
     pub fn run_with<S: AsRef<OsStr>>(name: &str, arguments: &[S], urls: (&str, &str)) -> Self {
         let mut command = Command::new(program(name));
-        command
-            .args(arguments)
-            .env("AMQP_URL", urls.0)
-            .env("MYSQL_URL", urls.1);
+        command.args(arguments).env("AMQP_URL", urls.0).env("MYSQL_URL", urls.1);
         Self::start(command)
     }
 
@@ -378,34 +352,18 @@ impl Client {
     }
 
     async fn connect_with(url: &str, queue: &str) -> Self {
-        let connection = Connection::connect(url, ConnectionProperties::default())
-            .await
-            .unwrap();
+        let connection = Connection::connect(url, ConnectionProperties::default()).await.unwrap();
         let channel = connection.create_channel().await.unwrap();
-        channel
-            .confirm_select(ConfirmSelectOptions::default())
-            .await
-            .unwrap();
-        Self {
-            connection,
-            channel,
-            queue: queue.into(),
-        }
+        channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+        Self { connection, channel, queue: queue.into() }
     }
 
     /// Declares the queue as its lesson does.
     pub async fn declare(&self) {
         let mut arguments = FieldTable::default();
-        arguments.insert(
-            "x-queue-type".into(),
-            AMQPValue::LongString("quorum".into()),
-        );
+        arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
         self.channel
-            .queue_declare(
-                self.queue.clone(),
-                QueueDeclareOptions::durable(),
-                arguments,
-            )
+            .queue_declare(self.queue.clone(), QueueDeclareOptions::durable(), arguments)
             .await
             .unwrap();
     }
@@ -440,10 +398,7 @@ impl Client {
 
     /// How many messages of the queue wait to be delivered.
     pub async fn waiting(&self) -> u32 {
-        let passive = QueueDeclareOptions {
-            passive: true,
-            ..QueueDeclareOptions::durable()
-        };
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
         let queue = self
             .channel
             .queue_declare(self.queue.clone(), passive, FieldTable::default())
@@ -460,10 +415,7 @@ impl Client {
             if waiting == count {
                 return;
             }
-            assert!(
-                start.elapsed() < LIMIT,
-                "{waiting} messages wait instead of {count}"
-            );
+            assert!(start.elapsed() < LIMIT, "{waiting} messages wait instead of {count}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

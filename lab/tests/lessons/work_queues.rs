@@ -252,10 +252,7 @@ async fn a_worker_whose_queue_is_deleted_ends_with_an_error() {
     deleted.await.unwrap();
     let (lines, status) = worker.finish();
     assert_eq!(status.code(), Some(1));
-    assert!(
-        lines[0].starts_with("Error: the broker ended the consumer"),
-        "{lines:?}"
-    );
+    assert!(lines[0].starts_with("Error: the broker ended the consumer"), "{lines:?}");
     client.close().await;
 }
 
@@ -265,10 +262,7 @@ fn tasks_outlive_a_broker(kill: bool) {
     let url = servers.instance.amqp_url();
     let restart = || {
         servers.instance.stop(Service::Rabbitmq, kill).unwrap();
-        servers
-            .instance
-            .start(&[Service::Rabbitmq], &Tasks::quiet())
-            .unwrap();
+        servers.instance.start(&[Service::Rabbitmq], &Tasks::quiet()).unwrap();
     };
     for task in ["one", "two"] {
         lines("new-task", &[task], &url);
@@ -293,10 +287,7 @@ fn tasks_outlive_a_broker(kill: bool) {
     for worker in &workers {
         while worker.line().unwrap() != LOST {}
     }
-    servers
-        .instance
-        .start(&[Service::Rabbitmq], &Tasks::quiet())
-        .unwrap();
+    servers.instance.start(&[Service::Rabbitmq], &Tasks::quiet()).unwrap();
     for worker in &workers {
         worker.expect(AGAIN);
         worker.expect(WAITING);
@@ -339,10 +330,7 @@ fn a_task_in_work_outlives_a_killed_broker() {
     }
     worker.expect(" [x] Received long ..........");
     servers.instance.stop(Service::Rabbitmq, true).unwrap();
-    servers
-        .instance
-        .start(&[Service::Rabbitmq], &Tasks::quiet())
-        .unwrap();
+    servers.instance.start(&[Service::Rabbitmq], &Tasks::quiet()).unwrap();
     let mut rest = Vec::new();
     while rest.iter().filter(|line| *line == " [x] Done").count() < 2 {
         rest.push(worker.line().unwrap());
@@ -404,10 +392,7 @@ fn no_task_is_lost_whatever_is_killed() {
         thread::sleep(Duration::from_millis(random.u64(..700))); // the moment of the fault
         if round == 6 {
             servers.instance.stop(Service::Rabbitmq, true).unwrap();
-            servers
-                .instance
-                .start(&[Service::Rabbitmq], &Tasks::quiet())
-                .unwrap();
+            servers.instance.start(&[Service::Rabbitmq], &Tasks::quiet()).unwrap();
         }
         for worker in workers {
             worker.signal([Signal::SIGKILL, Signal::SIGINT][random.usize(..2)]);
