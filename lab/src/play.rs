@@ -136,6 +136,8 @@ impl<'a> Player<'a> {
             .env("ADMIN_LISTEN", format!("127.0.0.1:{}", self.instance.ports.admin))
             .env("MAIN_LISTEN", format!("127.0.0.1:{}", self.instance.ports.main))
             .env("ADMIN_URL", format!("http://localhost:{}", self.instance.ports.admin))
+            // The READMEs' `curl` is to ask this machine, and no proxy.
+            .env("no_proxy", "localhost,127.0.0.1")
             .env(INSTANCE, &self.instance.folder)
             .env("CARGO_TERM_QUIET", "true"); // no `Finished`, no `Running`
         without_cargo(&mut shell);

@@ -18,6 +18,9 @@ use crate::servers::probe::{self, Answer};
 use crate::servers::{Backend, Instance, Ports, Service};
 use crate::url::{Url, encode};
 
+/// Where the management page of a RabbitMQ is that we have not started, as docker-compose.yml has it.
+const MANAGEMENT_PORT: &str = "RABBITMQ_MANAGEMENT_PORT";
+
 /// Where a service is to be looked for.
 struct Place {
     service: Service,
@@ -284,7 +287,10 @@ fn queues() -> Result<Option<Vec<Queue>>> {
     } else {
         // The figures of the management page are a few seconds old.
         let Url { host, user, password, path, .. } = place.url;
-        let port = Ports::DEFAULT.management;
+        let port = match env::var(MANAGEMENT_PORT) {
+            Ok(port) => port.parse().with_context(|| format!("{MANAGEMENT_PORT} is not a port"))?,
+            Err(_) => Ports::DEFAULT.management,
+        };
         let page = format!("http://{host}:{port}");
         match (Management { host, port, user, password }).get(&format!("queues/{}", encode(&path)))
         {

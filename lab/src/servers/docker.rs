@@ -111,13 +111,17 @@ fn compose(instance: &Instance) -> Command {
     compose
 }
 
-/// A name that no other checkout and no other temporary folder has. Compose takes small letters, digits
-/// and `-`, and a letter first.
+/// A name that no other checkout and no other temporary folder has: the folder's path, in the small
+/// letters, digits, `-` and `_` that Compose takes.
 fn project(instance: &Instance) -> String {
     let folder = fs::canonicalize(&instance.folder).unwrap_or(instance.folder.clone());
-    let path = folder.to_string_lossy().to_lowercase();
-    let name = path.replace(|character: char| !character.is_ascii_alphanumeric(), "-");
-    format!("lab{name}")
+    let path = folder.to_string_lossy().into_owned();
+    let name = path.chars().map(|character| match character {
+        'a'..='z' | '0'..='9' => character.to_string(),
+        '/' => "-".to_owned(),
+        other => format!("_{:x}", u32::from(other)),
+    });
+    format!("lab{}", name.collect::<String>())
 }
 
 /// What servers of a test need beside what stands in docker-compose.yml.
@@ -192,7 +196,7 @@ pub fn down(instance: &Instance, kill: bool, wipe: bool) -> Result<()> {
     // An `up` that was ended in the middle may have left the engine something to create.
     for _ in 0..10 {
         run(instance, &arguments)?;
-        if !kill || (nothing_left(instance)? && later(|| nothing_left(instance))?) {
+        if !kill || (nothing_left(instance, wipe)? && later(|| nothing_left(instance, wipe))?) {
             return Ok(());
         }
     }
@@ -204,10 +208,11 @@ fn later<T>(what: impl FnOnce() -> T) -> T {
     what()
 }
 
-/// Whether the engine has nothing of this project, except its data.
-fn nothing_left(instance: &Instance) -> Result<bool> {
+/// Whether the engine has nothing of this project, except, perhaps, its data.
+pub fn nothing_left(instance: &Instance, data: bool) -> Result<bool> {
     let label = format!("label=com.docker.compose.project={}", project(instance));
-    for list in [&["ps", "--all"][..], &["network", "ls"]] {
+    let lists = [&["ps", "--all"][..], &["network", "ls"], &["volume", "ls"]];
+    for list in &lists[..if data { 3 } else { 2 }] {
         let mut list = docker(list);
         list.args(["--quiet", "--filter", &label]);
         if !said(list).map_err(anyhow::Error::msg)?.is_empty() {
@@ -235,4 +240,20 @@ pub fn mysql(instance: &Instance, url: &Url) -> Command {
         .args(["exec", "--no-TTY", "--env", "MYSQL_PWD", "mysql"])
         .args(["mysql", "--batch", "-u", &url.user, "-D", &url.path]);
     exec
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{OLDEST_COMPOSE, numbers};
+
+    #[test]
+    fn versions_of_compose() {
+        assert_eq!(numbers("v2.26.1-4"), [2, 26, 1]);
+        for old in ["1.29.2", "2.23.0", "v2.3.3", ""] {
+            assert!(numbers(old) < OLDEST_COMPOSE, "{old}");
+        }
+        for new in ["2.23.1", "v2.24.0-desktop.1", "5.0.0"] {
+            assert!(numbers(new) >= OLDEST_COMPOSE, "{new}");
+        }
+    }
 }

@@ -4,12 +4,12 @@ use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 
 use lab::process::wait_until;
-use lab::servers::Instance;
 use lab::servers::probe::Answer;
+use lab::servers::{Backend, Instance, Service, docker};
 use lab::url::Url;
 use nix::sys::signal::Signal;
 
-use crate::support::{LIMIT, Terminal, lab, program, shared};
+use crate::support::{LIMIT, NONE, Terminal, lab, lines, program, shared, vhost};
 
 /// `cargo lab` with these servers in the environment, in a folder without servers of its own.
 fn lab_with(arguments: &[&str], amqp_url: &str, mysql_url: &str) -> (String, Option<i32>) {
@@ -118,36 +118,94 @@ fn up_says_what_to_set() {
     }
 }
 
+/// The queues of a broker that the lab has not started are asked for with whatever password, and not
+/// through a proxy.
 #[test]
-fn nothing_is_left_of_a_play_that_is_killed() {
-    program("send"); // or else it may have to wait for another test that compiles
-    let mut play = Command::new(lab());
-    play.args(["play", "01"]).env_remove(lab::play::INSTANCE);
-    let play = Terminal::start(play);
-    let mut before = Vec::new();
-    let port: u16 = loop {
-        let line = play.line().unwrap_or_else(|| panic!("{before:#?}"));
-        if line.starts_with("RabbitMQ ")
-            && let Some((_, port)) = line.split_once(" runs at localhost:")
-        {
-            break port.split(' ').next().unwrap().parse().unwrap();
-        }
-        before.push(line);
+fn status_asks_with_any_password_and_without_a_proxy() {
+    let url = vhost("status");
+    let rabbitmqctl = |arguments: &[&str]| {
+        let status = shared().rabbitmqctl().unwrap().arg("-q").args(arguments).status();
+        assert!(status.unwrap().success(), "{arguments:?}");
     };
-    // in the middle of it, with a consumer running
-    while !play.line().unwrap().contains("Received Hello World!") {}
-    play.signal(Signal::SIGKILL);
-    drop(play);
-    let gone = || TcpStream::connect(("127.0.0.1", port)).is_err() && !folders_of(port);
-    wait_until(LIMIT, gone).unwrap();
+    rabbitmqctl(&["add_user", "us@er", "p@ss/w:r%d"]);
+    rabbitmqctl(&["set_user_tags", "us@er", "management"]);
+    rabbitmqctl(&["set_permissions", "--vhost", "status", "us@er", ".*", ".*", ".*"]);
+    lines("send", &NONE, &url);
+    let url = url.replace("guest:guest", "us%40er:p%40ss%2Fw%3Ar%25d");
+    let shown = || {
+        let empty = tempfile::tempdir().unwrap();
+        let mut status = Command::new(lab());
+        status
+            .arg("status")
+            .env("AMQP_URL", &url)
+            .env("MYSQL_URL", shared().mysql_url())
+            .env("RABBITMQ_MANAGEMENT_PORT", shared().ports.management.to_string())
+            .env("http_proxy", "http://127.0.0.1:9")
+            .env(lab::play::INSTANCE, empty.path());
+        let (lines, status) = Terminal::start(status).finish();
+        assert_eq!(status.code(), Some(0), "{lines:#?}");
+        lines
+    };
+    // the page's figures are some seconds old
+    let line = "hello                                  1         0".to_owned();
+    wait_until(LIMIT, || shown().contains(&line)).unwrap();
+    rabbitmqctl(&["delete_user", "us@er"]);
 }
 
-/// Whether there is a temporary folder of servers with this port.
-fn folders_of(port: u16) -> bool {
+/// The servers of a play of lesson 1 in which `^C` has been pressed already.
+fn play() -> (Terminal, Instance) {
+    program("send"); // or else it may have to wait for another test that compiles
+    // As `nohup` and a script's background job start it: `^C` is to work all the same.
+    let mut play = Command::new("sh");
+    play.args(["-c", "trap '' INT QUIT; exec \"$0\" play 01"]).arg(lab());
+    play.env_remove(lab::play::INSTANCE);
+    let play = Terminal::start(play);
+    let mut before = Vec::new();
+    let mut wait_for = |part: &str| loop {
+        let line = play.line().unwrap_or_else(|| panic!("{before:#?}"));
+        before.push(line.clone());
+        if line.contains(part) {
+            return line;
+        }
+    };
+    let line = wait_for("RabbitMQ ");
+    let line = if line.contains(" runs at ") { line } else { wait_for(" runs at localhost:") };
+    let (_, port) = line.split_once(" runs at localhost:").unwrap();
+    let port: u16 = port.split(' ').next().unwrap().parse().unwrap();
+    wait_for("| ^C");
+    wait_for("| $ ");
     let entries = std::env::temp_dir().read_dir().unwrap();
-    entries.flatten().any(|entry| {
-        Instance::load(&entry.path()).is_some_and(|instance| instance.ports.amqp == port)
-    })
+    let mut instances = entries.filter_map(|entry| Instance::load(&entry.ok()?.path()));
+    let instance = instances
+        .find(|instance| Service::ALL.iter().any(|&service| instance.port(service) == port));
+    (play, instance.unwrap())
+}
+
+/// Whether nothing is left of servers: no process, no container, no network, no volume, no file.
+fn is_gone(instance: &Instance) -> bool {
+    let open = |service| TcpStream::connect(("127.0.0.1", instance.port(service))).is_ok();
+    let nothing =
+        instance.backend == Backend::Local || docker::nothing_left(instance, true).unwrap();
+    nothing && !instance.folder.exists() && !Service::ALL.into_iter().any(open)
+}
+
+#[test]
+fn nothing_is_left_of_a_play_that_is_killed() {
+    let (play, instance) = play();
+    play.signal(Signal::SIGKILL);
+    drop(play);
+    wait_until(LIMIT, || is_gone(&instance)).unwrap();
+}
+
+/// It ends when everything has ended, and says nothing more than that it does so.
+#[test]
+fn ctrl_c_ends_a_play_and_what_it_has_started() {
+    let (play, instance) = play();
+    play.signal(Signal::SIGINT);
+    let (lines, status) = play.finish();
+    assert_eq!(status.code(), Some(130), "{lines:#?}");
+    assert!(!lines.iter().any(|line| line.starts_with("Error")), "{lines:#?}");
+    assert!(is_gone(&instance));
 }
 
 #[test]

@@ -120,6 +120,13 @@ impl Test {
     }
 }
 
+/// Each variable names a proxy that is not there: one service asks the other directly all the same.
+const PROXY: [(&str, &str); 3] = [
+    ("HTTP_PROXY", "http://127.0.0.1:9"),
+    ("http_proxy", "http://127.0.0.1:9"),
+    ("ALL_PROXY", "http://127.0.0.1:9"),
+];
+
 fn service(servers: &Servers, name: &str, users: u32) -> Terminal {
     let ports = servers.instance.ports;
     let port = if name == "admin" { ports.admin } else { ports.main };
@@ -128,7 +135,8 @@ fn service(servers: &Servers, name: &str, users: u32) -> Terminal {
         .args(["--listen", &format!("127.0.0.1:{port}")])
         .env("AMQP_URL", servers.instance.amqp_url())
         .env("MYSQL_URL", servers.instance.mysql_url())
-        .env("ADMIN_URL", format!("http://127.0.0.1:{}", ports.admin));
+        .env("ADMIN_URL", format!("http://127.0.0.1:{}", ports.admin))
+        .envs(PROXY);
     if name == "admin" {
         command.args(["--users", &users.to_string()]);
     }
