@@ -84,7 +84,8 @@ impl Place {
             Answer::Nothing => Ok(None),
             Answer::Refused(reason) => bail!(
                 "the {kind} at {address} does not let user `{user}` into `{path}`: {reason}. \
-                 Set {variable}={form} to what it accepts"
+                 Set {variable}={form} to what it accepts. With Docker that is the user of the first \
+                 start, which the volume keeps until `docker compose down --volumes`"
             ),
             Answer::Other(what) => bail!(
                 "port {} is taken, but not by {kind} ({what}). \

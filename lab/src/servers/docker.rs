@@ -113,7 +113,7 @@ fn compose(instance: &Instance) -> Command {
 
 /// A name that no other checkout and no other temporary folder has: the folder's path, in the small
 /// letters, digits, `-` and `_` that Compose takes.
-fn project(instance: &Instance) -> String {
+pub fn project(instance: &Instance) -> String {
     let folder = fs::canonicalize(&instance.folder).unwrap_or(instance.folder.clone());
     let path = folder.to_string_lossy().into_owned();
     let name = path.chars().map(|character| match character {

@@ -1,6 +1,7 @@
 //! The lab's own commands, as a reader types them.
 
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use lab::process::wait_until;
@@ -60,7 +61,12 @@ fn up_says_what_to_set() {
         (
             amqp.replace(":guest@", ":secret@"),
             mysql.clone(),
-            vec!["does not let user `guest` into `/`", "ACCESS_REFUSED", "Set AMQP_URL="],
+            vec![
+                "does not let user `guest` into `/`",
+                "ACCESS_REFUSED",
+                "Set AMQP_URL=",
+                "`docker compose down --volumes`",
+            ],
         ),
         (amqp.replace("/%2f", "/nowhere"), mysql.clone(), vec!["into `nowhere`", "Set AMQP_URL="]),
         (
@@ -90,6 +96,7 @@ fn up_says_what_to_set() {
                 "the MySQL at localhost",
                 "does not let user `guest` into `test`",
                 "Set MYSQL_URL=",
+                "`docker compose down --volumes`",
             ],
         ),
         (
@@ -206,6 +213,39 @@ fn ctrl_c_ends_a_play_and_what_it_has_started() {
     assert_eq!(status.code(), Some(130), "{lines:#?}");
     assert!(!lines.iter().any(|line| line.starts_with("Error")), "{lines:#?}");
     assert!(is_gone(&instance));
+}
+
+/// What Docker cannot do is said before anything is compiled or started.
+#[test]
+fn a_docker_that_cannot_give_the_servers() {
+    let folder = tempfile::tempdir().unwrap();
+    let docker = folder.path().join("docker");
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
+    for (script, why) in [
+        ("exit 1", "there is no `docker compose`"),
+        ("echo 2.20.3", "Docker Compose 2.20.3 is older than 2.23.1"),
+        (
+            "case $1 in context) echo unix:///a;; compose) echo 2.30.0;; *) exit 1; esac",
+            "its engine does not answer",
+        ),
+        (
+            "[ $1 = context ] && echo tcp://far:2375 || echo 5.0.1",
+            "its engine, tcp://far:2375, may be on another machine",
+        ),
+        (
+            "case $* in context*) echo unix:///a;; *--images*) echo other:1;; image*|*pull) echo no such host >&2; exit 1;; *) echo 5.0.1;; esac",
+            "other:1 cannot be pulled (no such host)",
+        ),
+    ] {
+        std::fs::write(&docker, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&docker, PermissionsExt::from_mode(0o755)).unwrap();
+        let mut play = Command::new(lab());
+        play.args(["play", "01"]).env("PATH", &path).env("LAB_SERVERS", "docker");
+        let (lines, status) = Terminal::start(play).finish();
+        assert_eq!(status.code(), Some(1), "{lines:#?}");
+        let said = lines.iter().any(|line| line.contains(why));
+        assert!(said, "{why} is not in {lines:#?}");
+    }
 }
 
 #[test]
