@@ -69,16 +69,18 @@ pub fn build(bench: &Bench) -> Result<Section> {
     task.done("Measured the first build");
     let mut table = Table::comparing("s");
     table.times(
-        &format!("`cargo build -p hello`: {} packages", packages[0]),
+        &format!("lesson 1: {} packages", packages[0]),
         &ours,
-        &format!("the official tutorials' dependencies: {} packages", packages[1]),
+        &format!("official tutorials: {} packages", packages[1]),
         &theirs,
     );
     Ok(Section {
         title: "Build",
-        text: "The first build, from nothing, with everything downloaded: lesson 1 and its five programs, beside a program that does nothing with the dependencies that the \
-               official RabbitMQ tutorials for Rust name."
-            .to_owned(),
+        text: String::from(
+            "The first build of lesson 1 with its five programs, from nothing, after everything\n\
+             is downloaded. The other side is an empty program with the dependencies of the\n\
+             official RabbitMQ tutorials for Rust.",
+        ),
         tables: vec![table],
         chart: None,
     })

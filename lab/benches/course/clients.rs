@@ -88,7 +88,7 @@ struct Sides {
 impl Sides {
     fn new(bench: &Bench, lesson: &str) -> Self {
         let peers = bench.peers.iter().map(Peer::to_string);
-        let limit = "ready-made bytes".to_owned();
+        let limit = "bare socket".to_owned();
         let names: Vec<_> = [lesson.to_owned()].into_iter().chain(peers).chain([limit]).collect();
         let figures = vec![Vec::new(); names.len()];
         Self { names, figures }
@@ -152,7 +152,8 @@ pub fn start(bench: &Bench) -> Result<Section> {
     Ok(Section {
         title: "Start",
         text: format!(
-            "From the start of `send` to its end: connect, declare the queue, publish, wait for the confirm, close. {STARTS} starts a round."
+            "The time from the start of `send` to its end. It connects, declares the queue,\n\
+             publishes, waits for the confirm and closes. {STARTS} starts a round."
         ),
         tables: vec![table],
         chart: None,
@@ -197,13 +198,16 @@ pub async fn publish(bench: &Bench) -> Result<Section> {
     Ok(Section {
         title: "Publish",
         text: format!(
-            "Persistent messages to a durable quorum queue, over one connection, until the last confirm: {MESSAGES}, or {ONE_BY_ONE} where each \
-             confirm is awaited before the next message. *Ready-made bytes* are the limit: AMQP frames that are made before the clock runs, written to a socket."
+            "Persistent messages to a durable quorum queue, over one connection, until the last\n\
+             confirm. {MESSAGES} messages a round, or {ONE_BY_ONE} where the program waits for\n\
+             each confirm before it publishes the next message.\n\n\
+             The *bare socket* is the upper limit. It sends AMQP frames that were built before\n\
+             the clock starts."
         ),
         tables: vec![table],
         chart: Some(chart(
             "publish",
-            "Persistent messages published a second, with confirms",
+            "Persistent messages published per second, with confirms",
             ["up to 1000 unconfirmed", "one at a time"],
             [&pipelined, &one_by_one],
         )),
@@ -273,19 +277,21 @@ pub async fn consume(bench: &Bench) -> Result<Section> {
     task.done("Measured consuming");
     let mut table = Table::comparing("messages/s");
     let [(_, batches), (_, each)] = &sides;
-    batches.compare(&mut table, &format!("as in `receive-orders`: {BATCH} an acknowledgement"));
-    each.compare(&mut table, "as in `receive`: one an acknowledgement");
+    batches.compare(&mut table, &format!("as in `receive-orders`: {BATCH} per ack"));
+    each.compare(&mut table, "as in `receive`: 1 per ack");
     Ok(Section {
         title: "Consume",
         text: format!(
-            "{MESSAGES} messages that wait in a quorum queue, with a prefetch of {PREFETCH}, until the last one is acknowledged. *Ready-made bytes* are the limit: a \
-             socket whose frames are counted, and not looked at otherwise."
+            "{MESSAGES} messages wait in a quorum queue. The prefetch is {PREFETCH}. The clock\n\
+             stops when the last message is acknowledged.\n\n\
+             The *bare socket* is the upper limit. It counts the frames that arrive and does not\n\
+             decode them."
         ),
         tables: vec![table],
         chart: Some(chart(
             "consume",
-            "Messages consumed a second",
-            ["500 an acknowledgement", "one an acknowledgement"],
+            "Messages consumed per second",
+            ["500 per acknowledgement", "1 per acknowledgement"],
             [batches, each],
         )),
     })

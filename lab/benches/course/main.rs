@@ -70,7 +70,8 @@ fn main() -> Result<()> {
         match peer.command(&bench) {
             Ok(_) => bench.peers.push(peer),
             Err(error) => {
-                missing += &format!("Left out, for it cannot be had here: {peer}. {error:#}\n")
+                missing +=
+                    &format!("\nNot measured, because it is not available: {peer}. {error:#}\n")
             }
         }
     }
@@ -208,10 +209,17 @@ impl Bench {
         let system = first("/etc/os-release", "PRETTY_NAME").unwrap_or(env::consts::OS.to_owned());
         Ok(format!(
             "# How fast it is\n\n\
-             Written by `cargo lab bench --write` on {}: {cores} cores ({processor}){}, {system}. {}, Erlang/OTP {}; {}; {}; {}; Node.js {}. \
-             RabbitMQ, MySQL and all programs ran on this one machine, over loopback.\n\n\
-             A machine does other things meanwhile, and each run gives other figures: look at the ratios, not at the figures. Every figure is the median of {ROUNDS} \
-             rounds; in each round both sides of a ratio were measured one after the other, and the ratio is the median of the rounds' ratios. All programs are compiled with `--release`.\n",
+             `cargo lab bench --write` wrote this page on {}. RabbitMQ, MySQL and all programs\n\
+             ran on one machine, over loopback:\n\n\
+             - {cores} cores ({processor}){}, {system}\n\
+             - {}, Erlang/OTP {}; {}\n\
+             - {}; {}; Node.js {}\n\n\
+             All programs are compiled with `--release`. Every figure is the median of {ROUNDS}\n\
+             rounds. *Speedup* is the lesson's speed divided by the other's: 2 means twice as\n\
+             fast. In each round both sides are measured one after the other. The speedup is the\n\
+             median of the rounds' speedups.\n\n\
+             The machine also does other work, so each run gives other figures. Compare the\n\
+             speedups, not the figures.\n",
             output("date", &["-u", "+%F"]),
             memory.unwrap_or_default(),
             format_args!("RabbitMQ {}", overview["rabbitmq_version"].as_str().unwrap_or("?")),

@@ -83,9 +83,9 @@ pub async fn orders(bench: &Bench) -> Result<Section> {
     task.done("Measured orders");
 
     let mut speed = Table::comparing("orders/s");
-    speed.rates("`request-orders`", &request, "ready-made bytes with confirms", &ready_made);
+    speed.rates("`request-orders`", &request, "bare socket, with confirms", &ready_made);
     if !peer.is_empty() {
-        let other = "pika and PyMySQL, a commit an order";
+        let other = "pika and PyMySQL, order by order";
         speed.rates("`receive-orders`", &receive, other, &peer);
         speed.rates("`receive-orders --batch 1`", &single, other, &peer);
     }
@@ -108,7 +108,14 @@ pub async fn orders(bench: &Bench) -> Result<Section> {
     Ok(Section {
         title: "Orders",
         text: format!(
-            "{ORDERS} orders a round ({SINGLE} where each has a commit of its own), from the start of the program until the last row is in the table. The limits are the same without MySQL, and 500 rows a statement without RabbitMQ. An order that is sent alone is in the table {:.1} ms after its confirm (median of {ALONE}; 99th percentile: {:.1} ms).",
+            "{ORDERS} orders a round, or {SINGLE} where each order has its own commit. The clock\n\
+             starts with the program, and stops when the last row is in the table.\n\n\
+             The upper limit of `request-orders` is the bare socket. `receive-orders` has two\n\
+             limits: to consume without MySQL, and to insert the same rows, 500 a statement,\n\
+             without RabbitMQ. The consumer in Python (pika and PyMySQL) inserts, commits and\n\
+             acknowledges each order separately.\n\n\
+             Latency of a single order, from its confirm until its row is in the table: {:.1} ms\n\
+             (median of {ALONE}; 99th percentile: {:.1} ms).",
             median(&alone) * 1000.0,
             quantile(&alone, 0.99) * 1000.0,
         ),

@@ -32,7 +32,7 @@ pub async fn work_queue(bench: &Bench) -> Result<Section> {
     }
     task.done("Measured a work queue");
     let mut table =
-        Table::new(&["workers", "prefetch 1: tasks/s", "prefetch 50: tasks/s", "times as fast"]);
+        Table::new(&["workers", "prefetch 1: tasks/s", "prefetch 50: tasks/s", "speedup"]);
     for (workers, [one, fifty]) in WORKERS.into_iter().zip(&figures) {
         let ratios: Vec<f64> = fifty.iter().zip(one).map(|(a, b)| a / b).collect();
         table.row(vec![
@@ -46,13 +46,15 @@ pub async fn work_queue(bench: &Bench) -> Result<Section> {
     Ok(Section {
         title: "Work queue",
         text: format!(
-            "{TASKS} tasks without work in them, through 1, 2 and 4 `worker`s: what it costs that a worker gets its next task only when it has acknowledged the one before \
-             (`--prefetch 1`, the default), beside `--prefetch 50`. With tasks that take time, it costs nothing, and each goes to a worker that is free."
+            "{TASKS} tasks that take no time, for 1, 2 and 4 `worker`s. With `--prefetch 1`, the\n\
+             default, a worker gets its next task only after it has acknowledged the previous\n\
+             one. The table shows how much faster `--prefetch 50` is. With tasks that take time,\n\
+             `--prefetch 1` costs nothing, and each task goes to a worker that is free."
         ),
         tables: vec![table],
         chart: Some(Chart {
             name: "work-queue",
-            title: "Tasks without work in them, a second",
+            title: "Tasks per second, without work in them",
             x: Some("workers"),
             groups: WORKERS.map(|workers| workers.to_string()).to_vec(),
             series: vec![("prefetch 1".to_owned(), line(0)), ("prefetch 50".to_owned(), line(1))],
@@ -104,13 +106,15 @@ pub fn fan_out(bench: &Bench) -> Result<Section> {
     Ok(Section {
         title: "Fan-out",
         text: format!(
-            "One publisher and 1 to 32 `receive-logs`, {DELIVERIES} deliveries in all, from the first line published until every receiver has printed its last. \
-             The receivers share the machine's cores with each other and with the broker."
+            "One publisher and 1 to 32 `receive-logs`, with {DELIVERIES} deliveries in all. The\n\
+             clock starts with the first line that is published, and stops when every receiver\n\
+             has printed its last line. The receivers share the cores of the machine with each\n\
+             other and with the broker."
         ),
         tables: vec![table],
         chart: Some(Chart {
             name: "fan-out",
-            title: "Deliveries a second, one publisher",
+            title: "Deliveries per second, one publisher",
             x: Some("receivers"),
             groups: RECEIVERS.map(|receivers| receivers.to_string()).to_vec(),
             series: vec![(

@@ -28,7 +28,7 @@ impl Table {
 
     /// A table for [`Table::rates`] or [`Table::times`].
     pub fn comparing(unit: &str) -> Self {
-        Self::new(&["lesson", unit, "beside", unit, "times as fast"])
+        Self::new(&["lesson", unit, "compared with", unit, "speedup"])
     }
 
     pub fn row(&mut self, cells: Vec<String>) {

@@ -76,14 +76,17 @@ pub fn services(bench: &Bench) -> Result<Section> {
     task.done("Measured the services");
     let mut table = Table::new(&["lesson 6", "figure"]);
     let mut row = |what: &str, figure| table.row(vec![what.to_owned(), number(figure)]);
-    row("likes a second, answered", median(&rates));
-    row("ms from the request of a like until `admin` counts it: median", median(&times));
-    row("the same: 99th percentile", quantile(&times, 0.99));
+    row("throughput: likes answered per second", median(&rates));
+    row("latency from the like until `admin` counts it, ms: median", median(&times));
+    row("the same, 99th percentile", quantile(&times, 0.99));
     Ok(Section {
         title: "Services",
         text: format!(
-            "{LIKES} likes a round, by {CLIENTS} clients over HTTP; for each, `main` asks `admin` for a user and commits the like and its event in one transaction. Then {SINGLE} likes one after the \
-             other, each until `admin` answers with its new count: the event has gone through the outbox, RabbitMQ and the inbox by then."
+            "Throughput: {LIKES} likes a round, from {CLIENTS} clients over HTTP. For each like,\n\
+             `main` asks `admin` for a user, and commits the like and its event in one\n\
+             transaction.\n\n\
+             Latency: {SINGLE} likes, one after the other, each until `admin` answers with its\n\
+             new count. By then the event has passed the outbox, RabbitMQ and the inbox."
         ),
         tables: vec![table],
         chart: None,
