@@ -3,31 +3,13 @@
 use clap::error::ErrorKind;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
-/// A message body as it can be shown on a terminal. A body is bytes, whatever the sender made of
-/// them: text is shown as it is but for control characters and those that turn the direction of
-/// writing, which could play tricks on a terminal; of anything else the bytes are escaped.
-pub fn printable(body: &[u8]) -> String {
-    let Ok(text) = str::from_utf8(body) else {
-        return body.escape_ascii().to_string();
-    };
-    let mut shown = String::with_capacity(text.len());
-    for character in text.chars() {
-        let turns = matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        match character.is_control() || turns {
-            true => shown.extend(character.escape_default()),
-            false => shown.push(character),
-        }
-    }
-    shown
-}
-
 /// A routing key from the command line. AMQP gives it 255 bytes at most.
 pub fn routing_key(text: &str) -> Result<ShortString, &'static str> {
     ShortString::try_new(text).map_err(|_| "longer than 255 bytes")
 }
 
-/// A header from the command line, `key=value`. Both are text: a headers exchange takes the number 1
-/// and the text `1` for different values.
+/// A header from the command line, `key=value`. Both are text: a headers exchange takes the number
+/// 1 and the text `1` for different values.
 pub fn header(text: &str) -> Result<(ShortString, AMQPValue), &'static str> {
     let (key, value) = text.split_once('=').ok_or("not of the form key=value")?;
     match key {

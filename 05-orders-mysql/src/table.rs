@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{anyhow, bail};
+use common::address::MYSQL_FORM;
+use common::mysql::{is_not_for_us, may_work_later};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Opts, Serialized};
 use tokio::time::timeout;
@@ -13,8 +15,8 @@ pub const USER_ID_MAX: usize = 256;
 /// How long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// The message id is binary, so that the unique key compares bytes: as text, `a` and `A` would be the
-/// same order.
+/// The message id is binary, so that the unique key compares bytes: as text, `a` and `A` would be
+/// the same order.
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS tb_order (
     id INT UNSIGNED NOT NULL AUTO_INCREMENT,
     user_id VARCHAR(256) NOT NULL,
@@ -25,8 +27,8 @@ const CREATE: &str = "CREATE TABLE IF NOT EXISTS tb_order (
     UNIQUE KEY (message_id)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4";
 
-/// Its one parameter is a JSON array of all rows: the statement is the same for any number of them, so
-/// MySQL and our connection keep one prepared statement, not one for each number.
+/// Its one parameter is a JSON array of all rows: the statement is the same for any number of them,
+/// so MySQL and our connection keep one prepared statement, not one for each number.
 const INSERT: &str = "INSERT INTO tb_order (user_id, message_id)
     SELECT json.user_id, json.message_id FROM JSON_TABLE(?, '$[*]' COLUMNS (
         user_id TEXT CHARACTER SET utf8mb4 PATH '$[0]',
@@ -60,32 +62,29 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let Error::Server(error) = error else {
             let cause = anyhow!(error).root_cause().to_string();
-            // The rows together are more than MySQL takes in one statement; one by one they are not.
+            // The rows together are more than MySQL takes in one statement; one by one they are
+            // not.
             return match cause.contains("max_allowed_packet") {
                 true => Self::Row(cause),
                 false => Self::Away(cause),
             };
         };
-        match (error.state.get(..2), error.code) {
-            // may not log in, may not do this, no such database, table or column
-            (Some("28" | "3D" | "42"), _) => Self::Fatal(format!(
+        if is_not_for_us(&error.state) {
+            Self::Fatal(format!(
                 "{}. Check the user, the password and the database in MYSQL_URL",
                 error.message
-            )),
-            // the connection; a deadlock; too many connections, no more room on the disk, shutting
-            // down, table full, waited too long for a lock, read-only, killed
-            (Some("08" | "40" | "70"), _)
-            | (_, 1021 | 1040 | 1053 | 1114 | 1205 | 1290 | 1317 | 1836 | 1927) => {
-                Self::Away(error.message)
-            }
-            _ => Self::Row(error.message),
+            ))
+        } else if may_work_later(&error.state, error.code) {
+            Self::Away(error.message)
+        } else {
+            Self::Row(error.message)
         }
     }
 }
 
 impl Failure {
-    /// When a new connection is refused, none of the rows is at fault. There was one before, so it is
-    /// tried again, even if somebody must first mend what is wrong.
+    /// When a new connection is refused, none of the rows is at fault. There was one before, so it
+    /// is tried again, even if somebody must first mend what is wrong.
     fn later(self) -> Self {
         match self {
             Self::Away(cause) | Self::Row(cause) | Self::Fatal(cause) => Self::Away(cause),
@@ -106,9 +105,7 @@ impl Table {
     /// No server there, nobody may log in, or there is a table of that name with other columns. The
     /// password is in none of the errors.
     pub async fn open(url: &str) -> anyhow::Result<Self> {
-        let opts = Opts::from_url(url).map_err(|_| {
-            anyhow!("MYSQL_URL must be mysql://user:password@host:port/database, with characters other than letters and digits percent-encoded")
-        })?;
+        let opts = Opts::from_url(url).map_err(|_| anyhow!(MYSQL_FORM))?;
         let server = format!("MySQL at {}:{}", opts.ip_or_hostname(), opts.tcp_port());
         match connect(&opts).await {
             Ok(connection) => Ok(Self { opts, connection: Some(connection) }),
@@ -120,11 +117,11 @@ impl Table {
         }
     }
 
-    /// Stores all of the rows or none, in one statement, which is one transaction. A row whose message
-    /// id is in the table already is left as it is. Says how many are new.
+    /// Stores all of the rows or none, in one statement, which is one transaction. A row whose
+    /// message id is in the table already is left as it is. Says how many are new.
     pub async fn insert(&mut self, rows: &[Row<'_>]) -> Result<u64, Failure> {
-        // Put back when all went well. After an error, or if nobody waits for our end, there is a new one
-        // the next time.
+        // Put back when all went well. After an error, or if nobody waits for our end, there is a
+        // new one the next time.
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => connect(&self.opts).await.map_err(Failure::later)?,

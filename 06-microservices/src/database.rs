@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use anyhow::anyhow;
+use common::address::{MYSQL_FORM, mysql_url};
+use common::backoff::Backoff;
+use common::mysql::{is_not_for_us, may_work_later};
+use common::note;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Opts, OptsBuilder, Pool, Transaction, TxOpts};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 /// How long MySQL may take to answer before it counts as away.
 const TIMEOUT: Duration = Duration::from_secs(4);
-
-/// How long to wait before the second attempt to reach MySQL, and at most before any.
-const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
 
 const OUTBOX: &str = "CREATE TABLE IF NOT EXISTS outbox (
     id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
@@ -38,14 +39,8 @@ impl From<Error> for Failure {
     /// What a server's refusal means: <https://dev.mysql.com/doc/mysql-errors/en/>.
     fn from(error: Error) -> Self {
         match error {
-            // the connection; a deadlock; may not do this, no such table; too many connections, no more
-            // room on the disk, shutting down, table full, waited too long for a lock, read-only, killed
             Error::Server(error)
-                if !matches!(error.state.get(..2), Some("08" | "40" | "42" | "70"))
-                    && !matches!(
-                        error.code,
-                        1021 | 1040 | 1053 | 1114 | 1205 | 1290 | 1317 | 1836 | 1927
-                    ) =>
+                if !may_work_later(&error.state, error.code) && !is_not_for_us(&error.state) =>
             {
                 Self::Refused(error.message)
             }
@@ -65,16 +60,14 @@ pub struct Database {
 }
 
 impl Database {
-    /// The database of a service, next to the one that `MYSQL_URL` names: `test_admin` next to `test`.
-    /// It is created if it is not there, with these tables, the outbox and the inbox.
+    /// The database of a service, next to the one that `MYSQL_URL` names: `test_admin` next to
+    /// `test`. It is created if it is not there, with these tables, the outbox and the inbox.
     ///
     /// # Errors
     ///
     /// No server there, or it refuses us. The password is in none of the errors.
     pub async fn open(service: &str, tables: &[&str]) -> anyhow::Result<Self> {
-        let opts = Opts::from_url(&common::mysql_url()).map_err(|_| {
-            anyhow!("MYSQL_URL must be mysql://user:password@host:port/database, with characters other than letters and digits percent-encoded")
-        })?;
+        let opts = Opts::from_url(&mysql_url()).map_err(|_| anyhow!(MYSQL_FORM))?;
         let name = format!("{}_{service}", opts.db_name().unwrap_or("test"));
         let address = format!(
             "mysql://{}:***@{}:{}/{name}",
@@ -103,8 +96,8 @@ impl Database {
         Ok(Self { pool })
     }
 
-    /// Begins a transaction. Dropped without a commit, it is rolled back. Whatever is wrong here, no
-    /// event is at fault.
+    /// Begins a transaction. Dropped without a commit, it is rolled back. Whatever is wrong here,
+    /// no event is at fault.
     pub async fn begin(&self) -> Result<Transaction<'static>, Failure> {
         let transaction = self.pool.start_transaction(TxOpts::default()).await;
         transaction.map_err(|error| Failure::Away(error.to_string()))
@@ -123,19 +116,18 @@ pub async fn within<T>(work: impl Future<Output = Result<T, Failure>>) -> Result
 ///
 /// Why MySQL has refused it.
 pub async fn persist<T>(mut work: impl AsyncFnMut() -> Result<T, Failure>) -> Result<T, String> {
-    let mut pause = Duration::ZERO;
+    let mut backoff = Backoff::default();
     loop {
         let result = within(work()).await;
         if let Err(Failure::Away(cause)) = result {
-            if pause.is_zero() {
-                eprintln!(" [!] MySQL: {cause}. Trying again ...");
+            if !backoff.has_waited() {
+                note!(" [!] MySQL: {cause}. Trying again ...");
             }
-            sleep(pause).await;
-            pause = (pause * 2).clamp(PAUSES[0], PAUSES[1]);
+            backoff.wait().await;
             continue;
         }
-        if !pause.is_zero() {
-            eprintln!(" [!] MySQL is back");
+        if backoff.has_waited() {
+            note!(" [!] MySQL is back");
         }
         return result.map_err(|failure| match failure {
             Failure::Refused(reason) | Failure::Away(reason) => reason,

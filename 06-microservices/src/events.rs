@@ -1,5 +1,5 @@
-//! What the services tell each other: an event has a kind, which is the message's `type` property and
-//! its routing key, a body in JSON, and a message id.
+//! What the services tell each other: an event has a kind, which is the message's `type` property
+//! and its routing key, a body in JSON, and a message id.
 
 use anyhow::Context;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
@@ -28,9 +28,9 @@ pub struct ProductId {
     pub id: u32,
 }
 
-/// Declares the exchange `products`, the queues of both services, and `products.dead` for events that
-/// nobody can use. Both services declare all of it: an event must find the queue of the other one even
-/// if that has never run.
+/// Declares the exchange `products`, the queues of both services, and `products.dead` for events
+/// that nobody can use. Both services declare all of it: an event must find the queue of the other
+/// one even if that has never run.
 pub async fn declare(channel: &Channel) -> anyhow::Result<()> {
     for (exchange, kind) in
         [("products", ExchangeKind::Direct), ("products.dlx", ExchangeKind::Fanout)]

@@ -2,20 +2,20 @@
 //! transaction that applies it, and one that is there already is skipped.
 
 use anyhow::Context;
+use common::{CancellationToken, note, printable, say};
 use futures_lite::StreamExt;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Connection, message::Delivery};
 use mysql_async::Transaction;
 use mysql_async::prelude::Queryable;
-use tokio_util::sync::CancellationToken;
 
 use crate::database::{Database, Failure, persist};
 use crate::events::declare;
 
-/// Applies the events of a queue, one after the other, until Ctrl-C or until the connection is lost.
-/// `apply` gets the kind and the body; what it refuses goes to `products.dead`. `applied` is called
-/// after each commit.
+/// Applies the events of a queue, one after the other, until Ctrl-C or until the connection is
+/// lost. `apply` gets the kind and the body; what it refuses goes to `products.dead`. `applied` is
+/// called after each commit.
 pub async fn consume(
     connection: &Connection,
     stop: &CancellationToken,
@@ -29,7 +29,7 @@ pub async fn consume(
     channel.basic_qos(50, BasicQosOptions::default()).await?;
     let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
     let mut consumer = channel.basic_consume(queue.into(), "".into(), options, none).await?;
-    eprintln!(" [*] Waiting for events. To exit press CTRL+C");
+    note!(" [*] Waiting for events. To exit press CTRL+C");
 
     loop {
         let delivery = tokio::select! {
@@ -45,11 +45,13 @@ pub async fn consume(
         match persist(once).await {
             Ok(()) => {
                 applied().await;
-                println!(" [x] Received {}", printable(&event));
+                let kind = event.properties.kind().as_ref();
+                let kind = printable(kind.map_or("", |kind| kind.as_str()).as_bytes());
+                say!(" [x] Received {kind} {}", printable(&event.data))?;
                 event.ack(BasicAckOptions::default()).await?;
             }
             Err(reason) => {
-                eprintln!(" [!] An event goes to products.dead: {reason}");
+                note!(" [!] An event goes to products.dead: {reason}");
                 event.nack(BasicNackOptions::default()).await?; // without `requeue`
             }
         }
@@ -76,20 +78,4 @@ async fn once(
         0 => Ok(()), // known already
         _ => apply(transaction, kind, &event.data).await,
     }
-}
-
-/// The kind and the body of an event as they can be shown on a terminal: see lesson 1.
-fn printable(event: &Delivery) -> String {
-    let kind = event.properties.kind().as_ref();
-    let kind = kind.map_or("", |kind| kind.as_str());
-    let text = format!("{kind} {}", String::from_utf8_lossy(&event.data));
-    let mut shown = String::with_capacity(text.len());
-    for character in text.chars() {
-        let turns = matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        match character.is_control() || turns {
-            true => shown.extend(character.escape_default()),
-            false => shown.push(character),
-        }
-    }
-    shown
 }

@@ -1,10 +1,12 @@
-//! The transactional outbox. A change and its event are written in one transaction: there is never one
-//! without the other. A relay publishes what is in the outbox, and takes it out when it is confirmed.
+//! The transactional outbox. A change and its event are written in one transaction: there is never
+//! one without the other. A relay publishes what is in the outbox, and takes it out when it is
+//! confirmed.
 
 use std::mem;
 use std::time::Duration;
 
 use anyhow::{Error, bail};
+use common::{CancellationToken, note};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Confirmation, Connection};
 use mysql_async::prelude::Queryable;
@@ -12,7 +14,6 @@ use mysql_async::{Transaction, params};
 use serde::Serialize;
 use tokio::sync::Notify;
 use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::database::{Database, Failure, persist};
@@ -40,8 +41,8 @@ pub async fn write(
 }
 
 /// Publishes what is in the outbox, in its order, until Ctrl-C or until the connection is lost.
-/// `written` wakes it. If it dies between the confirm and the deletion, it publishes an event twice,
-/// with the same message id.
+/// `written` wakes it. If it dies between the confirm and the deletion, it publishes an event
+/// twice, with the same message id.
 pub async fn relay(
     connection: &Connection,
     stop: &CancellationToken,
@@ -61,8 +62,8 @@ pub async fn relay(
             Ok(transaction.query::<(u64, String, String, String), _>(select).await?)
         };
         let events = persist(read).await.map_err(Error::msg)?;
-        // One after the other: the next one only when this one is confirmed. What happens to a product
-        // must not be overtaken.
+        // One after the other: the next one only when this one is confirmed. What happens to a
+        // product must not be overtaken.
         let mut sent = Vec::new();
         for (id, message_id, kind, body) in &events {
             let mandatory = BasicPublishOptions { mandatory: true, ..Default::default() };
@@ -79,7 +80,7 @@ pub async fn relay(
                 Confirmation::Ack(None) => sent.push((*id,)),
                 Confirmation::Nack(_) => {
                     if !mem::replace(&mut refused, true) {
-                        eprintln!(" [!] A queue for events is full, or down. Trying again ...");
+                        note!(" [!] A queue for events is full, or down. Trying again ...");
                     }
                     break;
                 }

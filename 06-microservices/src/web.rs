@@ -2,6 +2,8 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use axum::extract::rejection::{JsonRejection, PathRejection};
@@ -11,13 +13,18 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use common::{CancellationToken, note};
 use futures_lite::stream::{self, Stream};
 use mysql_async::prelude::Queryable;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, Notify, watch};
+use tokio::time::timeout;
 
 use crate::database::{Database, Failure, within};
+
+/// How long requests may take to finish when the service ends.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// The largest body of a request, in bytes.
 const BODY_MAX: usize = 16 * 1024;
@@ -36,6 +43,8 @@ pub struct Service {
     pub database: Database,
     /// An event has been written into the outbox.
     pub written: Notify,
+    /// The service ends: pages that wait for news are let go.
+    pub ending: CancellationToken,
     products: watch::Sender<Vec<Product>>,
     reading: Mutex<()>,
 }
@@ -45,6 +54,7 @@ impl Service {
         Self {
             database,
             written: Notify::new(),
+            ending: CancellationToken::new(),
             products: watch::Sender::default(),
             reading: Mutex::new(()),
         }
@@ -102,11 +112,11 @@ impl From<Failure> for Refusal {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Away(cause) => {
-                eprintln!(" [!] MySQL: {cause}");
+                note!(" [!] MySQL: {cause}");
                 Self::unavailable("the database")
             }
             Failure::Refused(reason) => {
-                eprintln!(" [!] MySQL: {reason}");
+                note!(" [!] MySQL: {reason}");
                 Self(StatusCode::INTERNAL_SERVER_ERROR, "the database refused it".to_owned())
             }
         }
@@ -125,12 +135,9 @@ impl From<PathRejection> for Refusal {
     }
 }
 
-/// The routes of a service, with those that both have: the events of the page, the page, the pictures.
-pub fn router(
-    page: &'static str,
-    routes: Router<&'static Service>,
-    service: &'static Service,
-) -> Router {
+/// The routes of a service, with those that both have: the events of the page, the page, the
+/// pictures.
+pub fn router(page: &'static str, routes: Router<Arc<Service>>, service: &Arc<Service>) -> Router {
     let file = |kind: &'static str, file: &'static str| {
         get(async move || ([(header::CONTENT_TYPE, kind)], file))
     };
@@ -147,35 +154,55 @@ pub fn router(
             Refusal(StatusCode::METHOD_NOT_ALLOWED, "this cannot be done here".to_owned())
         })
         .layer(DefaultBodyLimit::max(BODY_MAX))
-        .with_state(service)
+        .with_state(Arc::clone(service))
 }
 
-pub async fn list(State(service): State<&'static Service>) -> Json<Vec<Product>> {
+pub async fn list(State(service): State<Arc<Service>>) -> Json<Vec<Product>> {
     Json(service.products().await)
 }
 
 /// Server-sent events: the whole list now, and again whenever it has changed.
 /// <https://developer.mozilla.org/en-US/docs/Web/API/Server-sent_events>
 async fn events(
-    State(service): State<&'static Service>,
+    State(service): State<Arc<Service>>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     service.changed().await;
     let mut products = service.products.subscribe();
     products.mark_changed();
-    let events = stream::unfold(products, |mut products| async move {
-        products.changed().await.ok()?;
-        let data = serde_json::to_string(&*products.borrow_and_update()).ok()?;
-        Some((Ok(Event::default().data(data)), products))
+    let events = stream::unfold(products, move |mut products| {
+        let service = Arc::clone(&service);
+        async move {
+            tokio::select! {
+                changed = products.changed() => changed.ok()?,
+                () = service.ending.cancelled() => return None,
+            }
+            let data = serde_json::to_string(&*products.borrow_and_update()).ok()?;
+            Some((Ok(Event::default().data(data)), products))
+        }
     });
     Sse::new(events).keep_alive(KeepAlive::default())
 }
 
-/// Answers requests at this address for as long as the program runs.
-pub async fn listen(address: SocketAddr, router: Router) -> anyhow::Result<()> {
+/// Answers requests at this address until `work` ends. Then it takes no more, and finishes those
+/// that are under way.
+pub async fn serve_while(
+    address: SocketAddr,
+    router: Router,
+    ending: CancellationToken,
+    work: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
     let listener = TcpListener::bind(address)
         .await
         .with_context(|| format!("cannot listen at {address}; --listen names another address"))?;
-    eprintln!(" [*] http://localhost:{}", listener.local_addr()?.port());
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    Ok(())
+    note!(" [*] http://localhost:{}", listener.local_addr()?.port());
+    let server =
+        axum::serve(listener, router).with_graceful_shutdown(ending.clone().cancelled_owned());
+    let server = tokio::spawn(server.into_future());
+    let result = work.await;
+    ending.cancel();
+    // Not for ever: somebody may have begun a request and never ended it.
+    if let Ok(served) = timeout(GRACE, server).await {
+        served??;
+    }
+    result
 }

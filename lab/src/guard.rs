@@ -1,5 +1,5 @@
-//! Nothing is left running, however a program ends: a second process waits for the end of the first,
-//! by Ctrl-C, a panic or `kill -9`, and then ends what the first has started.
+//! Nothing is left running, however a program ends: a second process waits for the end of the
+//! first, by Ctrl-C, a panic or `kill -9`, and then ends what the first has started.
 
 use std::fs;
 use std::io::{self, BufRead};

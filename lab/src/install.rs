@@ -29,7 +29,8 @@ const MYSQL: Package = Package {
     is_installed: || Service::Mysql.program().is_some(),
 };
 
-/// Python's package manager: tests and benchmarks set programs in Python beside those of the lessons.
+/// Python's package manager: tests and benchmarks set programs in Python beside those of the
+/// lessons.
 const PIP: Package = Package {
     name: "Python's pip",
     names: ["python3-pip", "python3-pip", "python"],
@@ -133,8 +134,9 @@ pub fn install<'a>(packages: impl IntoIterator<Item = &'a Package>, tasks: &Task
     Ok(())
 }
 
-/// Debian's packages also start a service at once and at each boot. The lab runs servers of its own, so
-/// both are prevented: https://www.debian.org/doc/debian-policy/ch-opersys.html#running-initscripts
+/// Debian's packages also start a service at once and at each boot. The lab runs servers of its
+/// own, so both are prevented:
+/// https://www.debian.org/doc/debian-policy/ch-opersys.html#running-initscripts
 const APT: &str = r#"
 set -e
 policy=/usr/sbin/policy-rc.d

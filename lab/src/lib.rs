@@ -4,7 +4,6 @@
 pub mod bench;
 pub mod guard;
 pub mod install;
-pub mod peers;
 pub mod play;
 pub mod process;
 pub mod progress;
@@ -20,8 +19,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::process::{cargo, run};
-use crate::progress::Tasks;
+use crate::process::cargo;
 
 /// How a line begins that says which test cannot run here, and why.
 pub const LEFT_OUT: &str = "left out: ";
@@ -55,35 +53,9 @@ pub fn package(folder: &Path) -> &str {
     name.split_once('-').map_or(name, |(_, package)| package)
 }
 
-/// A number for people, thousands apart: `1,000,000`.
-pub fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// Compiles the programs of all lessons, for debugging or for speed, as we are compiled ourselves.
-pub fn compile_lessons(tasks: &Tasks) -> Result<()> {
-    let task = tasks.start("Compiling the lessons");
-    for folder in lessons()? {
-        let mut build = build(&folder);
-        if !cfg!(debug_assertions) {
-            build.arg("--release");
-        }
-        run(&task, build)?;
-    }
-    task.done("Compiled the lessons");
-    Ok(())
-}
-
-/// Compiles the programs of a lesson, alone, as the `cargo run --package` of a reader does: together
-/// with others its dependencies may have more features, and would be compiled again for the reader.
+/// Compiles the programs of a lesson, alone, as the `cargo run --package` of a reader does:
+/// together with others its dependencies may have more features, and would be compiled again for
+/// the reader.
 pub fn build(folder: &Path) -> Command {
     let mut build = cargo();
     build.current_dir(root());

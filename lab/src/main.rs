@@ -44,7 +44,8 @@ enum Cmd {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Set up what is missing, then measure how fast the lessons are, beside others and beside the limits
+    /// Set up what is missing, then measure how fast the lessons are, beside others and beside the
+    /// limits
     Bench {
         /// What to measure; everything, if nothing is named
         names: Vec<Benchmark>,
@@ -52,10 +53,11 @@ enum Cmd {
         #[arg(long, conflicts_with = "names")]
         write: bool,
     },
-    /// Set up what is missing, then break everything at random while lessons 2 to 6 run: is anything lost?
+    /// Set up what is missing, then break everything at random while lessons 2 to 6 run: is
+    /// anything lost?
     ///
-    /// Programs are killed and paused, RabbitMQ and MySQL are, too, and restarted, blocked and slowed down;
-    /// connections are closed. What was sent is counted, and what has arrived.
+    /// Programs are killed and paused, RabbitMQ and MySQL are, too, and restarted, blocked and
+    /// slowed down; connections are closed. What was sent is counted, and what has arrived.
     Faults {
         /// For how long
         #[arg(long, default_value_t = 10.0)]
@@ -128,21 +130,28 @@ fn command(command: Cmd) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Temporary servers and their guard. Installs what is missing, and runs cargo to compile `what`
+/// What a command of the lab needs before it begins.
+struct Needs {
+    backend: fn(&Tasks) -> Result<Backend>,
+    services: &'static [Service],
+    /// Beside the servers.
+    packages: &'static [Package],
+    /// The name of what is compiled.
+    what: &'static str,
+}
+
+/// Temporary servers and their guard. Installs what is missing, and runs cargo to compile
 /// meanwhile.
 fn set_up(
     tasks: &Tasks,
-    backend: fn(&Tasks) -> Result<Backend>,
-    services: &[Service],
-    packages: &[Package],
-    what: &str,
+    needs: &Needs,
     builds: Vec<Command>,
 ) -> Result<(Instance, &'static Guard)> {
     let folder = Instance::temporary_folder();
     // before cargo compiles: it may replace our own program
     let guard = signals::end_with(Guard::over(&env::current_exe()?, &folder)?)?;
     let building = thread::spawn({
-        let (tasks, what) = (tasks.clone(), what.to_owned());
+        let (tasks, what) = (tasks.clone(), needs.what);
         move || -> Result<()> {
             let task = tasks.start(format!("Compiling {what}"));
             for build in builds {
@@ -153,10 +162,10 @@ fn set_up(
         }
     });
     // If the servers do not start, nobody needs to wait for what is compiled.
-    let backend = backend(tasks)?;
-    install(install::servers(backend).iter().chain(packages), tasks)?;
+    let backend = (needs.backend)(tasks)?;
+    install(install::servers(backend).iter().chain(needs.packages), tasks)?;
     let instance = Instance::temporary(folder, backend)?;
-    instance.start(services, tasks)?;
+    instance.start(needs.services, tasks)?;
     match building.join() {
         Ok(built) => built?,
         Err(_) => bail!("a thread of the lab has panicked"),
@@ -168,8 +177,13 @@ fn play(lessons: &[String]) -> Result<()> {
     let folders = find_lessons(lessons)?;
     let tasks = Tasks::default();
     let builds = folders.iter().map(|folder| lab::build(folder)).collect();
-    let (instance, guard) =
-        set_up(&tasks, Backend::choose, &Service::ALL, install::LESSONS, "the lessons", builds)?;
+    let needs = Needs {
+        backend: Backend::choose,
+        services: &Service::ALL,
+        packages: install::LESSONS,
+        what: "the lessons",
+    };
+    let (instance, guard) = set_up(&tasks, &needs, builds)?;
 
     let colour = std::io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none();
     for folder in &folders {
@@ -208,12 +222,15 @@ fn test(arguments: &[String]) -> Result<ExitCode> {
     let start = Instant::now();
     let (mut passed, mut failed, mut left_out) = (0, 0, Vec::new());
     let (instance, code) = run_cargo(
-        &["test", "--package", "lab", "--lib", "--test", "lessons", "--test", "faults"],
-        "the tests",
-        Backend::choose,
-        &Service::ALL,
-        install::TESTS,
+        &["test", "--package", "lab", "--package", "common", "--lib", "--test", "*"],
+        &Needs {
+            backend: Backend::choose,
+            services: &Service::ALL,
+            packages: install::TESTS,
+            what: "the tests",
+        },
         arguments,
+        &[],
         |line| {
             // test result: ok. 94 passed; 0 failed; ...
             if let Some(result) = line.strip_prefix("test result: ") {
@@ -250,28 +267,32 @@ fn bench(names: &[Benchmark], write: bool) -> Result<ExitCode> {
     arguments.extend(write.then(|| "--write".to_owned()));
     let (_, code) = run_cargo(
         &["bench", "--package", "lab", "--bench", "course"],
-        "the benchmark",
-        |_| Ok(Backend::Local), // a container's network would be measured, too
-        &Service::ALL,
-        install::BENCHMARKS,
+        &Needs {
+            backend: |_| Ok(Backend::Local), // or a container's network would be measured, too
+            services: &Service::ALL,
+            packages: install::BENCHMARKS,
+            what: "the benchmark",
+        },
         &arguments,
+        &[],
         |_| (),
     )?;
     Ok(code)
 }
 
 fn faults(minutes: f64, seed: Option<u64>) -> Result<ExitCode> {
-    let mut arguments = vec!["--".to_owned(), "--minutes".to_owned(), minutes.to_string()];
-    if let Some(seed) = seed {
-        arguments.extend(["--seed".to_owned(), seed.to_string()]);
-    }
+    let mut variables = vec![("LAB_MINUTES", minutes.to_string())];
+    variables.extend(seed.map(|seed| ("LAB_SEED", seed.to_string())));
     let (_, code) = run_cargo(
         &["test", "--release", "--package", "lab", "--test", "faults"],
-        "the faults",
-        Backend::choose,
-        &[], // it breaks servers of its own
-        install::FAULTS,
-        &arguments,
+        &Needs {
+            backend: Backend::choose,
+            services: &[], // it breaks servers of its own
+            packages: install::FAULTS,
+            what: "the faults",
+        },
+        &["--".to_owned(), "--nocapture".to_owned()],
+        &variables,
         |_| (),
     )?;
     Ok(code)
@@ -280,22 +301,21 @@ fn faults(minutes: f64, seed: Option<u64>) -> Result<ExitCode> {
 /// Runs cargo with temporary servers, which it finds through [`INSTANCE`].
 fn run_cargo(
     command: &[&str],
-    what: &str,
-    backend: fn(&Tasks) -> Result<Backend>,
-    services: &[Service],
-    packages: &[Package],
+    needs: &Needs,
     arguments: &[String],
+    variables: &[(&str, String)],
     mut heard: impl FnMut(&str),
 ) -> Result<(Instance, ExitCode)> {
     let tasks = Tasks::default();
     let mut build = cargo();
     build.current_dir(root()).args(command).arg("--no-run");
-    let (instance, guard) = set_up(&tasks, backend, services, packages, what, vec![build])?;
+    let (instance, guard) = set_up(&tasks, needs, vec![build])?;
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let mut cargo = cargo()
         .current_dir(root())
         .args(command)
         .args(arguments)
+        .envs(variables.iter().map(|(name, value)| (name, value)))
         .env(INSTANCE, &instance.folder)
         // Most tests wait most of the time, for servers that start and for each other.
         .env("RUST_TEST_THREADS", (2 * cores).to_string())

@@ -82,8 +82,8 @@ impl Group {
 fn started(id: i32) -> Option<String> {
     if cfg!(target_os = "linux") {
         let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-        // proc_pid_stat(5): the name, in parentheses, may contain anything; the state comes after it,
-        // and the start time is the 20th field from there.
+        // proc_pid_stat(5): the name, in parentheses, may contain anything; the state comes after
+        // it, and the start time is the 20th field from there.
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
         (fields.first() != Some(&"Z")).then(|| fields.get(19).map(|&field| field.to_owned()))?
     } else {
@@ -109,8 +109,8 @@ pub fn wait_until(limit: Duration, mut done: impl FnMut() -> bool) -> Result<()>
     Ok(())
 }
 
-/// Runs a command to its end, its last line of output shown as the state of `task`. If it fails, the
-/// error holds the end of its output.
+/// Runs a command to its end, its last line of output shown as the state of `task`. If it fails,
+/// the error holds the end of its output.
 pub fn run(task: &Task, command: Command) -> Result<()> {
     run_and(task, command, |_| Ok(()))
 }

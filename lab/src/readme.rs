@@ -1,5 +1,5 @@
-//! What a README promises: the commands and lines of its `console` blocks, and the excerpts of source
-//! code in its `rust` blocks.
+//! What a README promises: the commands and lines of its `console` blocks, and the excerpts of
+//! source code in its `rust` blocks.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use pulldown_cmark::{CodeBlockKind, Event, HeadingLevel, Parser, Tag, TagEnd};
 
 /// The terminal of a `console` block without a title.
-pub const MAIN_TERMINAL: &str = "main";
+pub const MAIN_TERMINAL: &str = "terminal";
 
 /// One line of a `console` block, or a heading between two of them.
 #[derive(Debug, PartialEq)]
@@ -144,10 +144,12 @@ impl Readme {
         format!("{}:{line}", path.strip_prefix(root).unwrap_or(&path).display())
     }
 
-    /// Whether every excerpt stands, up to indentation, in a source file below `folder`.
+    /// Whether every excerpt stands, up to indentation, in a source file below `folder` or in
+    /// `common`.
     pub fn check_excerpts(&self, folder: &Path) -> Result<()> {
         let mut sources = Vec::new();
         collect_sources(folder, &mut sources)?;
+        collect_sources(&crate::root().join("common"), &mut sources)?;
         for excerpt in &self.excerpts {
             let code: Vec<&str> = excerpt.code.iter().map(|line| line.trim()).collect();
             let stands = |source: &String| {
@@ -206,4 +208,21 @@ pub fn matches(expected: &str, line: &str) -> bool {
         }
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn wildcards() {
+        assert!(matches("a [..] c", "a b c"));
+        assert!(matches("[..]", ""));
+        assert!(matches("a[..]", "a and more"));
+        assert!(matches("[..]x[..]y", "12x34y"));
+        assert!(matches("plain", "plain"));
+        assert!(!matches("plain", "plainer"));
+        assert!(!matches("a [..] c", "a b d"));
+        assert!(!matches("a[..]a", "a"));
+    }
 }

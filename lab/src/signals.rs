@@ -1,8 +1,8 @@
 //! Everything that the lab has started ends before the lab does, by Ctrl-C and its like, too.
 //!
-//! A signal that a program handles has its usual effect again in the programs that it starts. So `^C`
-//! works in a lesson that is played even where the lab itself was started with SIGINT ignored: by
-//! `nohup`, by some CI runners, or as a background job of a script.
+//! A signal that a program handles has its usual effect again in the programs that it starts. So
+//! `^C` works in a lesson that is played even where the lab itself was started with SIGINT ignored:
+//! by `nohup`, by some CI runners, or as a background job of a script.
 
 use std::process::exit;
 use std::sync::OnceLock;
@@ -18,8 +18,8 @@ use crate::guard::Guard;
 static GUARD: OnceLock<Guard> = OnceLock::new();
 static ENDING: AtomicBool = AtomicBool::new(false);
 
-/// From now on a signal ends what `guard` watches over, and then this process. A second one does not
-/// wait: the guard goes on by itself.
+/// From now on a signal ends what `guard` watches over, and then this process. A second one does
+/// not wait: the guard goes on by itself.
 pub fn end_with(guard: Guard) -> Result<&'static Guard> {
     let guard = GUARD.get_or_init(|| guard);
     let mut signals =
@@ -39,8 +39,8 @@ pub fn end_with(guard: Guard) -> Result<&'static Guard> {
     Ok(guard)
 }
 
-/// To be called before a result is shown: ends what the guard watches over. Does not return if a signal
-/// is ending us, for then there is no result.
+/// To be called before a result is shown: ends what the guard watches over. Does not return if a
+/// signal is ending us, for then there is no result.
 pub fn settle() {
     while ENDING.load(Ordering::SeqCst) {
         thread::park();

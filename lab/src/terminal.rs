@@ -1,5 +1,5 @@
-//! A program in a terminal of its own: a process group of its own, so that a key such as Ctrl-C reaches
-//! all of it and nothing else, and what it prints line by line.
+//! A program in a terminal of its own: a process group of its own, so that a key such as Ctrl-C
+//! reaches all of it and nothing else, and what it prints line by line.
 
 use std::io::{self, BufRead, BufReader};
 use std::os::unix::process::CommandExt;

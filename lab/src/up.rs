@@ -18,7 +18,8 @@ use crate::servers::probe::{self, Answer};
 use crate::servers::{Backend, Instance, Ports, Service};
 use crate::url::{Url, encode};
 
-/// Where the management page of a RabbitMQ is that we have not started, as docker-compose.yml has it.
+/// Where the management page of a RabbitMQ is that we have not started, as docker-compose.yml has
+/// it.
 const MANAGEMENT_PORT: &str = "RABBITMQ_MANAGEMENT_PORT";
 
 /// Where a service is to be looked for.
@@ -102,8 +103,8 @@ pub fn ours() -> Option<Instance> {
     Instance::load(&folder)
 }
 
-/// Our own servers, if the server that is meant is one of them: `AMQP_URL` may name another one while
-/// ours runs.
+/// Our own servers, if the server that is meant is one of them: `AMQP_URL` may name another one
+/// while ours runs.
 fn ours_at(service: Service, url: &Url) -> Option<Instance> {
     ours().filter(|ours| {
         ["localhost", "127.0.0.1"].contains(&url.host.as_str())
@@ -218,7 +219,7 @@ pub fn restart(service: Service, kill: bool) -> Result<()> {
 pub fn rabbitmqctl(arguments: &[String]) -> Result<i32> {
     let mut command = ours_running(Service::Rabbitmq)?.rabbitmqctl()?;
     if io::stdin().is_terminal() {
-        command.stdin(Stdio::null()); // it would swallow the commands that are typed behind this one
+        command.stdin(Stdio::null()); // or it swallows what is typed behind this command
     }
     let status = command.args(arguments).status()?;
     Ok(status.code().unwrap_or(1))
@@ -263,7 +264,8 @@ pub fn status() -> Result<()> {
     Ok(())
 }
 
-/// What `status` shows of a queue. RabbitMQ leaves out what it does not know, for a queue that is down.
+/// What `status` shows of a queue. RabbitMQ leaves out what it does not know, for a queue that is
+/// down.
 #[derive(Deserialize)]
 struct Queue {
     name: String,

@@ -5,7 +5,8 @@ use std::env;
 use anyhow::{Context, Result};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-/// The parts of `amqp://user:password@host:port/vhost` or `mysql://user:password@host:port/database`.
+/// The parts of `amqp://user:password@host:port/vhost` or
+/// `mysql://user:password@host:port/database`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Url {
     pub scheme: String,
@@ -72,4 +73,21 @@ fn decode(text: &str) -> Option<String> {
 /// As a part of a URL's path.
 pub fn encode(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Url;
+
+    #[test]
+    fn urls() {
+        let url = Url::parse("amqp://us%40er:p%3Aw@host:1234/%2f?heartbeat=5").unwrap();
+        assert_eq!((url.user.as_str(), url.password.as_str()), ("us@er", "p:w"));
+        assert_eq!((url.host.as_str(), url.port, url.path.as_str()), ("host", 1234, "/"));
+        let url = Url::parse("amqps://broker").unwrap();
+        assert_eq!((url.user.as_str(), url.port, url.path.as_str()), ("guest", 5671, "/"));
+        let url = Url::parse("mysql://root@[::1]:3307/shop").unwrap();
+        assert_eq!((url.host.as_str(), url.port, url.path.as_str()), ("::1", 3307, "shop"));
+        assert_eq!(Url::parse("amqp://host:99999"), None);
+    }
 }

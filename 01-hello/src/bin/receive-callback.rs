@@ -2,24 +2,25 @@
 //!
 //!     cargo run -p hello --bin receive-callback
 
+use std::process::ExitCode;
+
 use anyhow::{Context, anyhow};
 use clap::Parser;
-use hello::printable;
+use common::{CancellationToken, note, printable, say, supervise};
 use lapin::Connection;
-use lapin::message::DeliveryResult;
+use lapin::message::{Delivery, DeliveryResult};
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 /// Receive the messages of the queue `hello` with a callback, until Ctrl-C.
 #[derive(Parser)]
 struct Args {}
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), common::Error> {
+#[tokio::main]
+async fn main() -> ExitCode {
     Args::parse();
-    Ok(common::run(env!("CARGO_BIN_NAME"), receive).await?)
+    common::exit(supervise(env!("CARGO_BIN_NAME"), receive).await)
 }
 
 /// Receives over this connection, until Ctrl-C, or until it is lost or something else is wrong.
@@ -42,31 +43,35 @@ async fn receive(connection: &Connection, stop: &CancellationToken) -> anyhow::R
         )
         .await?;
 
-    // lapin calls this for each delivery, in a task of its own: `main` is free for other work, and a
-    // slow call does not hold up the next one. The calls may start and end in any order.
+    // lapin calls this for each delivery, in a task of its own: `main` is free for other work, and
+    // a slow call does not hold up the next one. The calls may start and end in any order.
     let (ended, mut end) = mpsc::unbounded_channel();
     consumer.set_delegate(move |delivery: DeliveryResult| {
         let ended = ended.clone();
         async move {
             let result = match delivery {
-                Ok(Some(delivery)) => {
-                    println!(" [x] Received {}", printable(&delivery.data));
-                    match delivery.ack(BasicAckOptions::default()).await {
-                        Ok(_) => return,
-                        Err(error) => Err(error.into()),
-                    }
-                }
+                Ok(Some(delivery)) => match show(delivery).await {
+                    Ok(()) => return,
+                    Err(error) => Err(error),
+                },
                 Ok(None) => Err(anyhow!("the broker ended the consumer: was the queue deleted?")),
                 Err(error) => Err(error.into()),
             };
             let _ = ended.send(result); // a callback has nobody to return an error to
         }
     });
-    eprintln!(" [*] Waiting for messages. To exit press CTRL+C");
+    note!(" [*] Waiting for messages. To exit press CTRL+C");
 
-    // Nor is a callback told that the connection is lost, but `common::run` looks after that.
+    // Nor is a callback told that the connection is lost, but `supervise` looks after that.
     tokio::select! {
         Some(result) = end.recv() => result,
         () = stop.cancelled() => Ok(()),
     }
+}
+
+async fn show(delivery: Delivery) -> anyhow::Result<()> {
+    let again = if delivery.redelivered { " (redelivered)" } else { "" };
+    say!(" [x] Received {}{again}", printable(&delivery.data))?;
+    delivery.ack(BasicAckOptions::default()).await?;
+    Ok(())
 }

@@ -3,9 +3,11 @@
 //!     cargo run -p hello --bin receive-get
 //!     cargo run -p hello --bin receive-get -- nack
 
+use std::process::ExitCode;
+
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
-use hello::printable;
+use common::{printable, say};
 use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 
@@ -29,9 +31,13 @@ enum Answer {
     Auto,
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), common::Error> {
-    let args = Args::parse();
+#[tokio::main]
+async fn main() -> ExitCode {
+    common::exit(receive(Args::parse()).await)
+}
+
+/// Takes one message.
+async fn receive(args: Args) -> anyhow::Result<()> {
     let connection = common::connect(env!("CARGO_BIN_NAME")).await?;
     let channel = connection.create_channel().await?;
 
@@ -54,10 +60,10 @@ async fn main() -> Result<(), common::Error> {
         .await?;
 
     match got {
-        None => println!(" [ ] The queue is empty"),
+        None => say!(" [ ] The queue is empty")?,
         Some(message) => {
             let again = if message.redelivered { " (redelivered)" } else { "" };
-            println!(" [x] Received {}{again}", printable(&message.data));
+            say!(" [x] Received {}{again}", printable(&message.data))?;
             match args.answer {
                 Answer::Ack => {
                     message.ack(BasicAckOptions::default()).await?;
@@ -71,7 +77,7 @@ async fn main() -> Result<(), common::Error> {
                 }
                 Answer::None | Answer::Auto => {}
             }
-            println!(" [ ] Messages behind it in the queue: {}", message.message_count);
+            say!(" [ ] Messages behind it in the queue: {}", message.message_count)?;
         }
     }
 

@@ -3,17 +3,17 @@
 //!     cargo run -p hello --bin receive-until-idle
 //!     cargo run -p hello --bin receive-until-idle -- 2.5
 
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use common::{CancellationToken, note, printable, say, supervise};
 use futures_lite::StreamExt;
-use hello::printable;
 use lapin::Connection;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 /// Receive the messages of the queue `hello` until none has come for a while, or Ctrl-C.
 #[derive(Parser)]
@@ -27,14 +27,11 @@ fn seconds(text: &str) -> anyhow::Result<Duration> {
     Ok(Duration::try_from_secs_f64(text.parse()?)?)
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), common::Error> {
+#[tokio::main]
+async fn main() -> ExitCode {
     let args = Args::parse();
-    common::run(env!("CARGO_BIN_NAME"), async |connection, stop| {
-        receive(connection, stop, args.seconds).await
-    })
-    .await?;
-    Ok(())
+    let work = async |connection: &_, stop: &_| receive(connection, stop, args.seconds).await;
+    common::exit(supervise(env!("CARGO_BIN_NAME"), work).await)
 }
 
 /// Receives over this connection, until nothing comes any more or Ctrl-C, or until it is lost.
@@ -61,7 +58,8 @@ async fn receive(
         )
         .await?;
 
-    // The stream of a consumer has no end of its own. A limit on the wait for its next item makes one.
+    // The stream of a consumer has no end of its own. A limit on the wait for its next item makes
+    // one.
     loop {
         let next = tokio::select! {
             next = timeout(idle, consumer.next()) => next,
@@ -70,9 +68,9 @@ async fn receive(
         let Ok(delivery) = next else { break };
         let delivery =
             delivery.context("the broker ended the consumer: was the queue deleted?")??;
-        println!(" [x] Received {}", printable(&delivery.data));
+        say!(" [x] Received {}", printable(&delivery.data))?;
         delivery.ack(BasicAckOptions::default()).await?;
     }
-    eprintln!(" [*] No message for {idle:?}");
+    note!(" [*] No message for {idle:?}");
     Ok(())
 }

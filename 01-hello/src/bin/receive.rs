@@ -2,23 +2,24 @@
 //!
 //!     cargo run -p hello --bin receive
 
+use std::process::ExitCode;
+
 use anyhow::Context;
 use clap::Parser;
+use common::{CancellationToken, note, printable, say, supervise};
 use futures_lite::StreamExt;
-use hello::printable;
 use lapin::Connection;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use tokio_util::sync::CancellationToken;
 
 /// Receive the messages of the queue `hello` until Ctrl-C.
 #[derive(Parser)]
 struct Args {}
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), common::Error> {
+#[tokio::main]
+async fn main() -> ExitCode {
     Args::parse();
-    Ok(common::run(env!("CARGO_BIN_NAME"), receive).await?)
+    common::exit(supervise(env!("CARGO_BIN_NAME"), receive).await)
 }
 
 /// Receives over this connection, until Ctrl-C, or until it is lost or something else is wrong.
@@ -42,7 +43,7 @@ async fn receive(connection: &Connection, stop: &CancellationToken) -> anyhow::R
             FieldTable::default(),
         )
         .await?;
-    eprintln!(" [*] Waiting for messages. To exit press CTRL+C");
+    note!(" [*] Waiting for messages. To exit press CTRL+C");
 
     loop {
         let delivery = tokio::select! {
@@ -52,9 +53,9 @@ async fn receive(connection: &Connection, stop: &CancellationToken) -> anyhow::R
         let delivery =
             delivery.context("the broker ended the consumer: was the queue deleted?")??;
         let again = if delivery.redelivered { " (redelivered)" } else { "" };
-        println!(" [x] Received {}{again}", printable(&delivery.data));
-        // Only now may the broker forget the message. Had we died before this line, it would deliver
-        // the message again, to us or to another consumer.
+        say!(" [x] Received {}{again}", printable(&delivery.data))?;
+        // Only now may the broker forget the message. Had we died before this line, it would
+        // deliver the message again, to us or to another consumer.
         delivery.ack(BasicAckOptions::default()).await?;
     }
 }

@@ -3,8 +3,11 @@
 //!     cargo run -p hello --bin send
 //!     cargo run -p hello --bin send -- Good morning
 
-use anyhow::{Context, anyhow};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
 use clap::Parser;
+use common::say;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Confirmation};
@@ -26,9 +29,13 @@ fn routing_key(text: &str) -> Result<ShortString, &'static str> {
     ShortString::try_new(text).map_err(|_| "longer than 255 bytes")
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), common::Error> {
-    let Args { words, routing_key } = Args::parse();
+#[tokio::main]
+async fn main() -> ExitCode {
+    common::exit(send(Args::parse()).await)
+}
+
+/// Sends the message, and waits until the broker has it.
+async fn send(Args { words, routing_key }: Args) -> anyhow::Result<()> {
     let message = words.join(" ");
 
     // A connection is a TCP connection to the broker. A channel is a light, virtual connection
@@ -68,12 +75,11 @@ async fn main() -> Result<(), common::Error> {
         confirm.await.context("no confirm came: the broker may not have the message")?;
     common::close(connection).await;
     match confirmation {
-        Confirmation::Ack(None) => println!(" [x] Sent {message}"),
-        Confirmation::Ack(Some(returned)) => Err(anyhow!(
+        Confirmation::Ack(None) => say!(" [x] Sent {message}"),
+        Confirmation::Ack(Some(returned)) => bail!(
             "{}: no queue has the name `{routing_key}`; the message came back",
             returned.reply_text
-        ))?,
-        other => Err(anyhow!("the broker did not take the message: {other:?}"))?,
+        ),
+        other => bail!("the broker did not take the message: {other:?}"),
     }
-    Ok(())
 }

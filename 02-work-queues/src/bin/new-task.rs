@@ -3,8 +3,11 @@
 //!     cargo run -p work-queues --bin new-task
 //!     cargo run -p work-queues --bin new-task -- Resize the photos ...
 
-use anyhow::{Context, anyhow};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
 use clap::Parser;
+use common::say;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Confirmation};
@@ -17,9 +20,14 @@ struct Args {
     words: Vec<String>,
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), common::Error> {
-    let task = Args::parse().words.join(" ");
+#[tokio::main]
+async fn main() -> ExitCode {
+    common::exit(send(Args::parse()).await)
+}
+
+/// Sends the task, and waits until the broker has it.
+async fn send(args: Args) -> anyhow::Result<()> {
+    let task = args.words.join(" ");
     let connection = common::connect(env!("CARGO_BIN_NAME")).await?;
     let channel = connection.create_channel().await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
@@ -38,7 +46,7 @@ async fn main() -> Result<(), common::Error> {
             "".into(),
             "task_queue".into(),
             BasicPublishOptions {
-                mandatory: true, // should somebody delete the queue at this moment: do not drop the task
+                mandatory: true, // if the queue has just been deleted: do not drop the task
                 ..Default::default()
             },
             task.as_bytes(),
@@ -53,12 +61,10 @@ async fn main() -> Result<(), common::Error> {
         confirm.await.context("no confirm came: the broker may not have the task")?;
     common::close(connection).await;
     match confirmation {
-        Confirmation::Ack(None) => println!(" [x] Sent {task}"),
-        Confirmation::Ack(Some(returned)) => Err(anyhow!(
-            "{}: the queue `task_queue` is gone; the task came back",
-            returned.reply_text
-        ))?,
-        other => Err(anyhow!("the broker did not take the task: {other:?}"))?,
+        Confirmation::Ack(None) => say!(" [x] Sent {task}"),
+        Confirmation::Ack(Some(returned)) => {
+            bail!("{}: the queue `task_queue` is gone; the task came back", returned.reply_text)
+        }
+        other => bail!("the broker did not take the task: {other:?}"),
     }
-    Ok(())
 }

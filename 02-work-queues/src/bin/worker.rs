@@ -3,10 +3,13 @@
 //!     cargo run -p work-queues --bin worker
 //!     cargo run -p work-queues --bin worker -- --prefetch 0
 
+use std::process::ExitCode;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use common::{CancellationToken, note, printable, say, supervise};
 use futures_lite::StreamExt;
 use lapin::Connection;
 use lapin::options::{
@@ -15,8 +18,8 @@ use lapin::options::{
 };
 use lapin::types::{AMQPValue, FieldTable};
 use tokio::time::{Instant, sleep};
-use tokio_util::sync::CancellationToken;
-use work_queues::printable;
+
+const SECOND: Duration = Duration::from_secs(1);
 
 /// Work on the tasks of the queue `task_queue` until Ctrl-C.
 #[derive(Parser)]
@@ -28,18 +31,22 @@ struct Args {
     /// Automatic acknowledgement: the broker forgets a task as soon as it has sent it
     #[arg(long, conflicts_with = "prefetch")]
     auto_ack: bool,
+
+    /// Work as a computation does: without giving the thread back
+    #[arg(long)]
+    blocking: bool,
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), common::Error> {
+// Not `flavor = "current_thread"`: lapin's heartbeats run on the threads of the runtime, and this
+// one is for our work, however long that blocks it.
+#[tokio::main]
+async fn main() -> ExitCode {
     let args = Args::parse();
     let mut tally = Tally::default();
-    common::run(env!("CARGO_BIN_NAME"), async |connection, stop| {
-        work(connection, stop, &args, &mut tally).await
-    })
-    .await?;
-    eprintln!(" [*] Tasks done: {} in {:.1} s", tally.done, tally.took.as_secs_f64());
-    Ok(())
+    let work = async |connection: &_, stop: &_| do_tasks(connection, stop, &args, &mut tally).await;
+    let result = supervise(env!("CARGO_BIN_NAME"), work).await;
+    note!(" [*] Tasks done: {} in {:.1} s", tally.done, tally.took.as_secs_f64());
+    common::exit(result)
 }
 
 /// What to say when we end.
@@ -51,7 +58,7 @@ struct Tally {
 }
 
 /// Works over this connection, until Ctrl-C, or until it is lost or something else is wrong.
-async fn work(
+async fn do_tasks(
     connection: &Connection,
     stop: &CancellationToken,
     args: &Args,
@@ -74,7 +81,7 @@ async fn work(
     let table = FieldTable::default();
     let mut consumer =
         channel.basic_consume("task_queue".into(), "".into(), options, table).await?;
-    eprintln!(" [*] Waiting for messages. To exit press CTRL+C");
+    note!(" [*] Waiting for messages. To exit press CTRL+C");
 
     loop {
         let task = tokio::select! {
@@ -88,12 +95,15 @@ async fn work(
             continue; // the connection it came over is lost: it comes again
         }
         let again = if task.redelivered { " (redelivered)" } else { "" };
-        println!(" [x] Received {}{again}", printable(&task.data));
+        say!(" [x] Received {}{again}", printable(&task.data))?;
         let begin = *tally.begin.get_or_insert_with(Instant::now);
 
         let dots = async {
             for _ in task.data.iter().filter(|&&byte| byte == b'.') {
-                sleep(Duration::from_secs(1)).await;
+                match args.blocking {
+                    true => thread::sleep(SECOND),
+                    false => sleep(SECOND).await,
+                }
             }
         };
         tokio::select! {
@@ -101,19 +111,19 @@ async fn work(
             () = stop.cancelled() => break,
         }
 
-        // Acknowledged after the work, never before: if we die in the middle of it, the broker gives
-        // the task to another worker.
+        // Acknowledged after the work, never before: if we die in the middle of it, the broker
+        // gives the task to another worker.
         if !args.auto_ack {
             task.ack(BasicAckOptions::default()).await?;
         }
-        println!(" [x] Done");
+        say!(" [x] Done")?;
         tally.done += 1;
         tally.took = begin.elapsed();
     }
 
-    // Take no new task, and give back those in our hands. The broker would put them back anyway when
-    // the connection closes, but count that against them, as if we had died of them. (Before RabbitMQ
-    // 4.3, it counts a `nack` too.)
+    // Take no new task, and give back those in our hands. The broker would put them back anyway
+    // when the connection closes, but count that against them, as if we had died of them. (Before
+    // RabbitMQ 4.3, it counts a `nack` too.)
     channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
     let all = BasicNackOptions {
         multiple: true, // with the delivery tag 0: all that we have not acknowledged

@@ -3,8 +3,11 @@
 //!     cargo run -p publish-subscribe --bin emit-log
 //!     cargo run -p publish-subscribe --bin emit-log -- The disk is full
 
-use anyhow::{Context, anyhow};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
 use clap::Parser;
+use common::say;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Confirmation, ExchangeKind};
@@ -17,9 +20,14 @@ struct Args {
     words: Vec<String>,
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), common::Error> {
-    let line = Args::parse().words.join(" ");
+#[tokio::main]
+async fn main() -> ExitCode {
+    common::exit(emit(Args::parse()).await)
+}
+
+/// Publishes the log line, and waits until the broker has it.
+async fn emit(args: Args) -> anyhow::Result<()> {
+    let line = args.words.join(" ");
     let connection = common::connect(env!("CARGO_BIN_NAME")).await?;
     let channel = connection.create_channel().await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
@@ -51,8 +59,7 @@ async fn main() -> Result<(), common::Error> {
         confirm.await.context("no confirm came: the broker may not have the log line")?;
     common::close(connection).await;
     match confirmation {
-        Confirmation::Ack(_) => println!(" [x] Sent {line}"),
-        other => Err(anyhow!("the broker did not take the log line: {other:?}"))?,
+        Confirmation::Ack(_) => say!(" [x] Sent {line}"),
+        other => bail!("the broker did not take the log line: {other:?}"),
     }
-    Ok(())
 }

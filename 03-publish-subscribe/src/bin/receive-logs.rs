@@ -2,25 +2,26 @@
 //!
 //!     cargo run -p publish-subscribe --bin receive-logs
 
+use std::process::ExitCode;
+
 use anyhow::Context;
 use clap::Parser;
+use common::{CancellationToken, note, printable, say, supervise};
 use futures_lite::StreamExt;
 use lapin::options::{
     BasicConsumeOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{Connection, ExchangeKind};
-use publish_subscribe::printable;
-use tokio_util::sync::CancellationToken;
 
 /// Receive every log line of the exchange `logs` until Ctrl-C.
 #[derive(Parser)]
 struct Args {}
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), common::Error> {
+#[tokio::main]
+async fn main() -> ExitCode {
     Args::parse();
-    Ok(common::run(env!("CARGO_BIN_NAME"), receive).await?)
+    common::exit(supervise(env!("CARGO_BIN_NAME"), receive).await)
 }
 
 /// Receives over this connection, with a new queue, until Ctrl-C, or until it is lost or something
@@ -59,7 +60,7 @@ async fn receive(connection: &Connection, stop: &CancellationToken) -> anyhow::R
     let mut consumer = channel
         .basic_consume(queue.name().clone(), "".into(), no_ack, FieldTable::default())
         .await?;
-    eprintln!(" [*] Waiting for logs in the queue {}. To exit press CTRL+C", queue.name());
+    note!(" [*] Waiting for logs in the queue {}. To exit press CTRL+C", queue.name());
 
     loop {
         let delivery = tokio::select! {
@@ -68,6 +69,6 @@ async fn receive(connection: &Connection, stop: &CancellationToken) -> anyhow::R
         };
         let delivery =
             delivery.context("the broker ended the consumer: was the queue deleted?")??;
-        println!(" [x] Received {}", printable(&delivery.data));
+        say!(" [x] Received {}", printable(&delivery.data))?;
     }
 }

@@ -1,9 +1,13 @@
-//! Publishes one log line to the direct exchange `direct_logs`, for whoever listens to its severity.
+//! Publishes one log line to the direct exchange `direct_logs`, for whoever listens to its
+//! severity.
 //!
 //!     cargo run -p routing --bin emit-log-direct -- error The disk is full
 
-use anyhow::{Context, anyhow};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
 use clap::Parser;
+use common::say;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Confirmation, ExchangeKind};
@@ -21,9 +25,13 @@ struct Args {
     words: Vec<String>,
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), common::Error> {
-    let Args { severity, words } = Args::parse();
+#[tokio::main]
+async fn main() -> ExitCode {
+    common::exit(emit(Args::parse()).await)
+}
+
+/// Publishes the log line, and waits until the broker has it.
+async fn emit(Args { severity, words }: Args) -> anyhow::Result<()> {
     let line = words.join(" ");
     let connection = common::connect(env!("CARGO_BIN_NAME")).await?;
     let channel = connection.create_channel().await?;
@@ -53,8 +61,7 @@ async fn main() -> Result<(), common::Error> {
         confirm.await.context("no confirm came: the broker may not have the log line")?;
     common::close(connection).await;
     match confirmation {
-        Confirmation::Ack(_) => println!(" [x] Sent {severity}: {line}"),
-        other => Err(anyhow!("the broker did not take the log line: {other:?}"))?,
+        Confirmation::Ack(_) => say!(" [x] Sent {severity}: {line}"),
+        other => bail!("the broker did not take the log line: {other:?}"),
     }
-    Ok(())
 }

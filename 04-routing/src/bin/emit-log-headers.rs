@@ -2,8 +2,11 @@
 //!
 //!     cargo run -p routing --bin emit-log-headers -- The disk is full level=error part=disk
 
-use anyhow::{Context, anyhow};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
 use clap::Parser;
+use common::say;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Confirmation, ExchangeKind};
@@ -31,10 +34,15 @@ fn argument(text: &str) -> Result<Argument, &'static str> {
     }
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), common::Error> {
+#[tokio::main]
+async fn main() -> ExitCode {
+    common::exit(emit(Args::parse()).await)
+}
+
+/// Publishes the log line, and waits until the broker has it.
+async fn emit(args: Args) -> anyhow::Result<()> {
     let (mut words, mut headers) = (Vec::new(), Vec::new());
-    for argument in Args::parse().arguments {
+    for argument in args.arguments {
         match argument {
             Argument::Word(word) => words.push(word),
             Argument::Header(header) => headers.push(header),
@@ -74,8 +82,7 @@ async fn main() -> Result<(), common::Error> {
         confirm.await.context("no confirm came: the broker may not have the log line")?;
     common::close(connection).await;
     match confirmation {
-        Confirmation::Ack(_) => println!(" [x] Sent {line}"),
-        other => Err(anyhow!("the broker did not take the log line: {other:?}"))?,
+        Confirmation::Ack(_) => say!(" [x] Sent {line}"),
+        other => bail!("the broker did not take the log line: {other:?}"),
     }
-    Ok(())
 }

@@ -2,16 +2,18 @@
 //!
 //!     cargo run -p routing --bin receive-logs-direct -- warning error
 
+use std::process::ExitCode;
+
 use anyhow::Context;
 use clap::Parser;
+use common::{CancellationToken, note, printable, say, supervise};
 use futures_lite::StreamExt;
 use lapin::options::{
     BasicConsumeOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Connection, ExchangeKind};
-use routing::{printable, routing_key};
-use tokio_util::sync::CancellationToken;
+use routing::routing_key;
 
 /// Receive the log lines of some severities from the exchange `direct_logs` until Ctrl-C.
 #[derive(Parser)]
@@ -21,14 +23,11 @@ struct Args {
     severities: Vec<ShortString>,
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), common::Error> {
+#[tokio::main]
+async fn main() -> ExitCode {
     let args = Args::parse();
-    common::run(env!("CARGO_BIN_NAME"), async |connection, stop| {
-        receive(connection, stop, &args.severities).await
-    })
-    .await?;
-    Ok(())
+    let work = async |connection: &_, stop: &_| receive(connection, stop, &args.severities).await;
+    common::exit(supervise(env!("CARGO_BIN_NAME"), work).await)
 }
 
 /// Receives over this connection, with a new queue, until Ctrl-C, or until it is lost or something
@@ -69,7 +68,7 @@ async fn receive(
     let mut consumer = channel
         .basic_consume(queue.name().clone(), "".into(), no_ack, FieldTable::default())
         .await?;
-    eprintln!(" [*] Waiting for logs in the queue {}. To exit press CTRL+C", queue.name());
+    note!(" [*] Waiting for logs in the queue {}. To exit press CTRL+C", queue.name());
 
     loop {
         let delivery = tokio::select! {
@@ -78,6 +77,6 @@ async fn receive(
         };
         let log = delivery.context("the broker ended the consumer: was the queue deleted?")??;
         let severity = printable(log.routing_key.as_str().as_bytes());
-        println!(" [x] Received {severity}: {}", printable(&log.data));
+        say!(" [x] Received {severity}: {}", printable(&log.data))?;
     }
 }

@@ -1,18 +1,21 @@
-//! Receives the log lines that have some headers from the headers exchange `header_test`, until Ctrl-C.
+//! Receives the log lines that have some headers from the headers exchange `header_test`, until
+//! Ctrl-C.
 //!
 //!     cargo run -p routing --bin receive-logs-headers -- all level=error part=disk
 //!     cargo run -p routing --bin receive-logs-headers -- any level=error part=disk
 
+use std::process::ExitCode;
+
 use anyhow::Context;
 use clap::Parser;
+use common::{CancellationToken, note, printable, say, supervise};
 use futures_lite::StreamExt;
 use lapin::options::{
     BasicConsumeOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Connection, ExchangeKind};
-use routing::{header, printable, table};
-use tokio_util::sync::CancellationToken;
+use routing::{header, table};
 
 /// Receive the log lines that have some headers from the exchange `header_test` until Ctrl-C.
 #[derive(Parser)]
@@ -26,17 +29,14 @@ struct Args {
     headers: Vec<(ShortString, AMQPValue)>,
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), common::Error> {
+#[tokio::main]
+async fn main() -> ExitCode {
     let args = Args::parse();
     let mut arguments = table(args.headers).unwrap_or_else(|error| error.exit());
     arguments.insert("x-match".into(), AMQPValue::LongString(args.matching.into()));
 
-    common::run(env!("CARGO_BIN_NAME"), async |connection, stop| {
-        receive(connection, stop, &arguments).await
-    })
-    .await?;
-    Ok(())
+    let work = async |connection: &_, stop: &_| receive(connection, stop, &arguments).await;
+    common::exit(supervise(env!("CARGO_BIN_NAME"), work).await)
 }
 
 /// Receives over this connection, with a new queue, until Ctrl-C, or until it is lost or something
@@ -76,7 +76,7 @@ async fn receive(
     let mut consumer = channel
         .basic_consume(queue.name().clone(), "".into(), no_ack, FieldTable::default())
         .await?;
-    eprintln!(" [*] Waiting for logs in the queue {}. To exit press CTRL+C", queue.name());
+    note!(" [*] Waiting for logs in the queue {}. To exit press CTRL+C", queue.name());
 
     loop {
         let delivery = tokio::select! {
@@ -85,6 +85,6 @@ async fn receive(
         };
         let delivery =
             delivery.context("the broker ended the consumer: was the queue deleted?")??;
-        println!(" [x] Received {}", printable(&delivery.data));
+        say!(" [x] Received {}", printable(&delivery.data))?;
     }
 }

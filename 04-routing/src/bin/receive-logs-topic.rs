@@ -3,33 +3,33 @@
 //!
 //!     cargo run -p routing --bin receive-logs-topic -- 'kern.*' '*.critical'
 
+use std::process::ExitCode;
+
 use anyhow::Context;
 use clap::Parser;
+use common::{CancellationToken, note, printable, say, supervise};
 use futures_lite::StreamExt;
 use lapin::options::{
     BasicConsumeOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Connection, ExchangeKind};
-use routing::{printable, routing_key};
-use tokio_util::sync::CancellationToken;
+use routing::routing_key;
 
 /// Receive the log lines whose key matches a pattern from the exchange `topic_logs` until Ctrl-C.
 #[derive(Parser)]
 struct Args {
-    /// Words with dots between them, where `*` stands for one word and `#` for any number, none included
+    /// Words with dots between them, where `*` stands for one word and `#` for any number, none
+    /// included
     #[arg(required = true, value_parser = routing_key)]
     patterns: Vec<ShortString>,
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), common::Error> {
+#[tokio::main]
+async fn main() -> ExitCode {
     let args = Args::parse();
-    common::run(env!("CARGO_BIN_NAME"), async |connection, stop| {
-        receive(connection, stop, &args.patterns).await
-    })
-    .await?;
-    Ok(())
+    let work = async |connection: &_, stop: &_| receive(connection, stop, &args.patterns).await;
+    common::exit(supervise(env!("CARGO_BIN_NAME"), work).await)
 }
 
 /// Receives over this connection, with a new queue, until Ctrl-C, or until it is lost or something
@@ -70,7 +70,7 @@ async fn receive(
     let mut consumer = channel
         .basic_consume(queue.name().clone(), "".into(), no_ack, FieldTable::default())
         .await?;
-    eprintln!(" [*] Waiting for logs in the queue {}. To exit press CTRL+C", queue.name());
+    note!(" [*] Waiting for logs in the queue {}. To exit press CTRL+C", queue.name());
 
     loop {
         let delivery = tokio::select! {
@@ -79,6 +79,6 @@ async fn receive(
         };
         let log = delivery.context("the broker ended the consumer: was the queue deleted?")??;
         let key = printable(log.routing_key.as_str().as_bytes());
-        println!(" [x] Received {key}: {}", printable(&log.data));
+        say!(" [x] Received {key}: {}", printable(&log.data))?;
     }
 }

@@ -4,10 +4,14 @@
 //!     cargo run -p orders-mysql --bin receive-orders -- --break-connection 0.1
 
 use std::mem;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Parser;
+use common::address::mysql_url;
+use common::backoff::Backoff;
+use common::{CancellationToken, note, say, supervise};
 use futures_lite::StreamExt;
 use futures_lite::future::poll_once;
 use lapin::message::Delivery;
@@ -17,24 +21,23 @@ use lapin::{Channel, Confirmation, Connection, Consumer};
 use orders_mysql::table::{Failure, Row, Table, USER_ID_MAX};
 use orders_mysql::{declare, publish};
 use tokio::time::{Instant, sleep};
-use tokio_util::sync::CancellationToken;
 
 /// How long no order has to come before we say what we have stored.
 const IDLE: Duration = Duration::from_millis(500);
 /// After how long we say so although there are more.
 const BUSY: Duration = Duration::from_secs(5);
-/// How long to wait before the second attempt to reach MySQL, and at most before any.
-const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
 
 /// Write the orders of the queue `orders` into the table `tb_order` until Ctrl-C.
 #[derive(Parser)]
 struct Args {
-    // Orders of the greatest length are 3 KB of JSON each, and a server takes 16 MiB in one statement.
+    // Orders of the greatest length are 3 KB of JSON each, and a server takes 16 MiB in one
+    // statement.
     /// How many orders to store in one transaction at most
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u16).range(1..=5000))]
     batch: u16,
 
-    /// How likely it is that the connection to MySQL breaks at a batch, from 0 to 1: see what happens
+    /// How likely it is that the connection to MySQL breaks at a batch, from 0 to 1: see what
+    /// happens
     #[arg(long, default_value_t = 0.0, value_name = "P", value_parser = probability)]
     break_connection: f64,
 }
@@ -45,26 +48,31 @@ fn probability(text: &str) -> anyhow::Result<f64> {
     Ok(probability)
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), common::Error> {
+#[tokio::main]
+async fn main() -> ExitCode {
+    common::exit(run(Args::parse()).await)
+}
+
+/// Receives over one connection after the other, and says at the end what has become of the orders.
+async fn run(args: Args) -> anyhow::Result<()> {
     let mut receiver = Receiver {
-        args: Args::parse(),
-        table: Table::open(&common::mysql_url()).await?,
+        args,
+        table: Table::open(&mysql_url()).await?,
         total: Count::default(),
         shown: Count::default(),
         begin: None,
         end: Instant::now(),
         last_user: String::new(),
     };
-    common::run(env!("CARGO_BIN_NAME"), async |connection, stop| {
-        receive(connection, stop, &mut receiver).await
-    })
-    .await?;
-    receiver.show();
+    let work = async |connection: &_, stop: &_| receive(connection, stop, &mut receiver).await;
+    supervise(env!("CARGO_BIN_NAME"), work).await?;
+    receiver.show()?;
     let total = receiver.total;
-    eprintln!(
+    note!(
         " [*] Orders stored: {}, known already: {}, dead: {}",
-        total.stored, total.known, total.dead
+        total.stored,
+        total.known,
+        total.dead
     );
     Ok(())
 }
@@ -78,7 +86,8 @@ async fn receive(
     let batch = receiver.args.batch;
     let channel = connection.create_channel().await?;
     declare(&channel).await?;
-    channel.confirm_select(ConfirmSelectOptions::default()).await?; // for those that we send to `orders.dead`
+    // for those that we send to `orders.dead`
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
 
     // While one batch is being stored, the next ones are on their way. But not more: what is not
     // stored yet waits at the broker, not in our memory.
@@ -86,14 +95,14 @@ async fn receive(
     let options = BasicConsumeOptions::default();
     let mut consumer =
         channel.basic_consume("orders".into(), "".into(), options, FieldTable::default()).await?;
-    eprintln!(" [*] Waiting for orders. To exit press CTRL+C");
+    note!(" [*] Waiting for orders. To exit press CTRL+C");
 
     loop {
         // Between two batches we can stop at any time.
         let orders = tokio::select! {
             orders = next_batch(&mut consumer, batch.into()) => orders?,
             () = sleep(IDLE), if receiver.begin.is_some() => {
-                receiver.show();
+                receiver.show()?;
                 continue;
             }
             () = stop.cancelled() => return Ok(()),
@@ -159,15 +168,15 @@ impl Receiver {
             }
         }
 
-        // All of it is committed, or safe in `orders.dead`. One acknowledgement says so for the last
-        // one and all before it. If it does not get through, the orders come again, and the table
-        // knows them already.
+        // All of it is committed, or safe in `orders.dead`. One acknowledgement says so for the
+        // last one and all before it. If it does not get through, the orders come again, and the
+        // table knows them already.
         if let Some(last) = batch.last() {
             last.ack(BasicAckOptions { multiple: true }).await?;
         }
         self.end = Instant::now();
         if self.begin.is_some_and(|begin| begin.elapsed() > BUSY) {
-            self.show();
+            self.show()?;
         }
         Ok(())
     }
@@ -178,17 +187,17 @@ impl Receiver {
             return Ok(None);
         };
         let mut breaks = fastrand::f64() < self.args.break_connection;
-        let mut pause = Duration::ZERO;
+        let mut backoff = Backoff::default();
         loop {
             match self.table.insert(rows).await {
                 // The worst moment: the rows are committed, and we do not hear so.
                 Ok(_) if mem::take(&mut breaks) => {
-                    eprintln!(" [!] Breaking the connection to MySQL");
+                    note!(" [!] Breaking the connection to MySQL");
                     self.table.break_connection().await;
                 }
                 Ok(new) => {
-                    if !pause.is_zero() {
-                        eprintln!(" [!] MySQL is back");
+                    if backoff.has_waited() {
+                        note!(" [!] MySQL is back");
                     }
                     self.total.stored += new;
                     self.total.known += rows.len() as u64 - new;
@@ -198,11 +207,10 @@ impl Receiver {
                 Err(Failure::Row(reason)) => return Ok(Some(reason)),
                 Err(Failure::Fatal(cause)) => bail!("MySQL: {cause}"),
                 Err(Failure::Away(cause)) => {
-                    if pause.is_zero() {
-                        eprintln!(" [!] MySQL: {cause}. Trying again ...");
+                    if !backoff.has_waited() {
+                        note!(" [!] MySQL: {cause}. Trying again ...");
                     }
-                    sleep(pause).await;
-                    pause = (pause * 2).clamp(PAUSES[0], PAUSES[1]);
+                    backoff.wait().await;
                 }
             }
         }
@@ -215,7 +223,7 @@ impl Receiver {
         order: &Delivery,
         reason: &str,
     ) -> anyhow::Result<()> {
-        eprintln!(" [!] Cannot store an order: {reason}. It goes to orders.dead");
+        note!(" [!] Cannot store an order: {reason}. It goes to orders.dead");
         let properties = order.properties.clone();
         let mut headers = properties.headers().clone().unwrap_or_default();
         headers.insert("reason".into(), AMQPValue::LongString(reason.into()));
@@ -229,21 +237,20 @@ impl Receiver {
     }
 
     /// Says what has been stored since the last time.
-    fn show(&mut self) {
-        let Some(begin) = self.begin.take() else {
-            return;
-        };
+    fn show(&mut self) -> anyhow::Result<()> {
+        let Some(begin) = self.begin.take() else { return Ok(()) };
         let stored = self.total.stored - self.shown.stored;
         let known = self.total.known - self.shown.known;
         match (stored, known) {
             (0, 0) => {}
-            (1, 0) => println!(" [x] Stored the order of {}", self.last_user),
+            (1, 0) => say!(" [x] Stored the order of {}", self.last_user)?,
             _ => {
                 let rate = (stored + known) as f64 / (self.end - begin).as_secs_f64();
-                println!(" [x] Stored {stored} orders, {rate:.0} a second; known already: {known}");
+                say!(" [x] Stored {stored} orders, {rate:.0} a second; known already: {known}")?;
             }
         }
         self.shown = self.total;
+        Ok(())
     }
 }
 

@@ -6,17 +6,18 @@
 use std::collections::VecDeque;
 use std::mem;
 use std::ops::RangeInclusive;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{anyhow, bail};
+use anyhow::{bail, ensure};
 use clap::Parser;
+use common::{CancellationToken, note, say, supervise};
 use futures_util::future::try_join_all;
 use indicatif::{ProgressBar, ProgressStyle};
 use lapin::options::ConfirmSelectOptions;
 use lapin::{BasicProperties, Confirmation, Connection};
 use orders_mysql::{declare, new_order, publish, user_id};
 use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
 
 /// How many orders may be on their way, published and not yet confirmed. Waiting for each confirm
 /// would cost a round trip an order; without a limit, all of them would wait in our memory.
@@ -39,35 +40,38 @@ struct Order {
     properties: BasicProperties,
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), common::Error> {
-    let count = Args::parse().count;
+#[tokio::main]
+async fn main() -> ExitCode {
+    common::exit(run(Args::parse().count).await)
+}
+
+/// Publishes over one connection after the other, and says at the end how many orders were
+/// confirmed.
+async fn run(count: u64) -> anyhow::Result<()> {
     let style = ProgressStyle::with_template(" [*] {wide_bar} {pos} of {len}")?;
     let progress = ProgressBar::new(count).with_style(style); // shown on a terminal only
     let start = Instant::now();
     let mut users = 1..=count;
     let mut unconfirmed = VecDeque::new();
-    let result = common::run(env!("CARGO_BIN_NAME"), async |connection, stop| {
+    let work = async |connection: &_, stop: &_| {
         request(connection, stop, &mut users, &mut unconfirmed, &progress).await
-    })
-    .await;
+    };
+    let result = supervise(env!("CARGO_BIN_NAME"), work).await;
     let (sent, took) = (progress.position(), start.elapsed());
     progress.finish_and_clear();
 
     let rate = sent as f64 / took.as_secs_f64();
     if sent > 0 || result.is_ok() {
-        println!(" [x] Sent {sent} of {count} orders, {rate:.0} a second");
+        say!(" [x] Sent {sent} of {count} orders, {rate:.0} a second")?;
     }
     result?;
-    if sent < count {
-        Err(anyhow!("interrupted"))?;
-    }
+    ensure!(sent == count, "interrupted");
     Ok(())
 }
 
-/// Publishes orders and counts them as the broker confirms them. If the connection is lost, the orders
-/// that are left in `unconfirmed` may or may not have reached the broker; they are published first
-/// the next time.
+/// Publishes orders and counts them as the broker confirms them. If the connection is lost, the
+/// orders that are left in `unconfirmed` may or may not have reached the broker; they are published
+/// first the next time.
 async fn request(
     connection: &Connection,
     stop: &CancellationToken,
@@ -86,7 +90,7 @@ async fn request(
         if confirms.len() <= WINDOW / 2 && !stop.is_cancelled() {
             if mem::take(&mut refused) {
                 if !mem::replace(&mut said, true) {
-                    eprintln!(" [!] The queue `orders` is full, or down. Trying again ...");
+                    note!(" [!] The queue `orders` is full, or down. Trying again ...");
                 }
                 sleep(REFUSED).await;
             }

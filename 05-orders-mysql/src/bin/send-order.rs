@@ -3,8 +3,11 @@
 //!     cargo run -p orders-mysql --bin send-order
 //!     cargo run -p orders-mysql --bin send-order -- alice
 
-use anyhow::{Context, anyhow};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
 use clap::Parser;
+use common::say;
 use lapin::Confirmation;
 use lapin::options::ConfirmSelectOptions;
 use orders_mysql::{declare, new_order, publish, user_id};
@@ -17,9 +20,14 @@ struct Args {
     user: String,
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), common::Error> {
-    let order = user_id(&Args::parse().user);
+#[tokio::main]
+async fn main() -> ExitCode {
+    common::exit(send(Args::parse()).await)
+}
+
+/// Sends the order, and waits until the broker has it.
+async fn send(args: Args) -> anyhow::Result<()> {
+    let order = user_id(&args.user);
     let connection = common::connect(env!("CARGO_BIN_NAME")).await?;
     let channel = connection.create_channel().await?;
     declare(&channel).await?;
@@ -30,8 +38,7 @@ async fn main() -> Result<(), common::Error> {
         confirm.await.context("no confirm came: the broker may not have the order")?;
     common::close(connection).await;
     match confirmation {
-        Confirmation::Ack(None) => println!(" [x] Sent {order}"),
-        other => Err(anyhow!("the broker did not take the order: {other:?}"))?,
+        Confirmation::Ack(None) => say!(" [x] Sent {order}"),
+        other => bail!("the broker did not take the order: {other:?}"),
     }
-    Ok(())
 }

@@ -3,6 +3,8 @@
 //!     cargo run -p microservices --bin admin
 
 use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
 
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, State};
@@ -10,6 +12,7 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
 use clap::Parser;
+use common::supervise;
 use microservices::database::{Database, Failure, persist, within};
 use microservices::events::{self, CREATED, DELETED, LIKED, UPDATED};
 use microservices::web::{Product, Refusal, Service};
@@ -44,11 +47,15 @@ struct Args {
     users: u32,
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), common::Error> {
-    let args = Args::parse();
+#[tokio::main]
+async fn main() -> ExitCode {
+    common::exit(run(Args::parse()).await)
+}
+
+/// Answers requests, tells the other service what has changed, and hears what has changed there.
+async fn run(args: Args) -> anyhow::Result<()> {
     let database = Database::open("admin", &[PRODUCTS]).await?;
-    let service: &'static Service = Box::leak(Box::new(Service::new(database)));
+    let service = Arc::new(Service::new(database));
     samples(&service.database).await?;
     service.changed().await; // to be known should MySQL go away
 
@@ -58,18 +65,16 @@ async fn main() -> Result<(), common::Error> {
         .route("/api/products/{id}", get(read).put(update).delete(delete))
         .route("/api/user", get(user));
     let page = include_str!("../../static/admin.html");
-    web::listen(args.listen, web::router(page, routes, service)).await?;
-
-    common::run(env!("CARGO_BIN_NAME"), async |connection, stop| {
+    let router = web::router(page, routes, &service);
+    let work = supervise(env!("CARGO_BIN_NAME"), async |connection, stop| {
         let changed = async || service.changed().await;
         tokio::try_join!(
             outbox::relay(connection, stop, &service.database, &service.written),
             inbox::consume(connection, stop, "admin", &service.database, apply, changed),
         )?;
         Ok(())
-    })
-    .await?;
-    Ok(())
+    });
+    web::serve_while(args.listen, router, service.ending.clone(), work).await
 }
 
 async fn samples(database: &Database) -> anyhow::Result<()> {
@@ -145,7 +150,7 @@ async fn insert(
 }
 
 async fn create(
-    State(service): State<&'static Service>,
+    State(service): State<Arc<Service>>,
     draft: Result<Json<Draft>, JsonRejection>,
 ) -> Result<(StatusCode, Json<Product>), Refusal> {
     let Draft { title, image } = draft?.0.checked()?;
@@ -167,7 +172,7 @@ async fn find(transaction: &mut Transaction<'static>, id: u32) -> Result<Option<
 }
 
 async fn read(
-    State(service): State<&'static Service>,
+    State(service): State<Arc<Service>>,
     id: Result<Path<u32>, PathRejection>,
 ) -> Result<Json<Product>, Refusal> {
     let Path(id) = id?;
@@ -177,7 +182,7 @@ async fn read(
 }
 
 async fn update(
-    State(service): State<&'static Service>,
+    State(service): State<Arc<Service>>,
     id: Result<Path<u32>, PathRejection>,
     draft: Result<Json<Draft>, JsonRejection>,
 ) -> Result<(StatusCode, Json<Product>), Refusal> {
@@ -185,8 +190,8 @@ async fn update(
     let Draft { title, image } = draft?.0.checked()?;
     let product = within(async {
         let mut transaction = service.database.begin().await?;
-        // The row is locked until the end of the transaction. So the events of a product stand in the
-        // outbox in the order of its changes.
+        // The row is locked until the end of the transaction. So the events of a product stand in
+        // the outbox in the order of its changes.
         let Some(known) = find(&mut transaction, id).await? else {
             return Ok(None);
         };
@@ -203,7 +208,7 @@ async fn update(
 }
 
 async fn delete(
-    State(service): State<&'static Service>,
+    State(service): State<Arc<Service>>,
     id: Result<Path<u32>, PathRejection>,
 ) -> Result<StatusCode, Refusal> {
     let Path(id) = id?;

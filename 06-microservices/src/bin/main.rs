@@ -3,14 +3,17 @@
 //!     cargo run -p microservices --bin main
 
 use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use clap::Parser;
+use common::{note, supervise};
 use microservices::database::{Database, Failure, within};
 use microservices::events::{self, CREATED, DELETED, LIKED, UPDATED};
 use microservices::web::{Refusal, Service};
@@ -47,36 +50,36 @@ struct Args {
     admin: String,
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), common::Error> {
-    let args = Args::parse();
+#[tokio::main]
+async fn main() -> ExitCode {
+    common::exit(run(Args::parse()).await)
+}
+
+/// Answers requests, tells the other service what has changed, and hears what has changed there.
+async fn run(args: Args) -> anyhow::Result<()> {
     let database = Database::open("main", &[PRODUCTS, LIKES]).await?;
-    let service: &'static Service = Box::leak(Box::new(Service::new(database)));
+    let service = Arc::new(Service::new(database));
     service.changed().await; // to be known should MySQL go away
 
     // The other service is near: it is asked directly, whatever proxy this machine uses.
     let client = reqwest::Client::builder().timeout(Duration::from_secs(4)).no_proxy();
-    let admin: &'static Admin = Box::leak(Box::new(Admin {
-        client: client.build()?,
-        url: format!("{}/api/user", args.admin.trim_end_matches('/')),
-    }));
-    let like = async move |id: Result<Path<u32>, PathRejection>| like(service, admin, id?.0).await;
+    let url = format!("{}/api/user", args.admin.trim_end_matches('/'));
+    let admin = Arc::new(Admin { client: client.build()?, url });
     let routes = Router::new()
         .route("/api/products", get(web::list))
-        .route("/api/products/{id}/like", post(like));
+        .route("/api/products/{id}/like", post(like))
+        .layer(Extension(admin));
     let page = include_str!("../../static/main.html");
-    web::listen(args.listen, web::router(page, routes, service)).await?;
-
-    common::run(env!("CARGO_BIN_NAME"), async |connection, stop| {
+    let router = web::router(page, routes, &service);
+    let work = supervise(env!("CARGO_BIN_NAME"), async |connection, stop| {
         let changed = async || service.changed().await;
         tokio::try_join!(
             outbox::relay(connection, stop, &service.database, &service.written),
             inbox::consume(connection, stop, "main", &service.database, apply, changed),
         )?;
         Ok(())
-    })
-    .await?;
-    Ok(())
+    });
+    web::serve_while(args.listen, router, service.ending.clone(), work).await
 }
 
 /// Admin tells what has become of a product.
@@ -142,9 +145,14 @@ enum Like {
     NoProduct,
 }
 
-async fn like(service: &Service, admin: &Admin, id: u32) -> Result<Json<Value>, Refusal> {
+async fn like(
+    State(service): State<Arc<Service>>,
+    Extension(admin): Extension<Arc<Admin>>,
+    id: Result<Path<u32>, PathRejection>,
+) -> Result<Json<Value>, Refusal> {
+    let Path(id) = id?;
     let user = admin.user().await.map_err(|error| {
-        eprintln!(" [!] The service admin: {error}");
+        note!(" [!] The service admin: {error}");
         Refusal::unavailable("the service admin")
     })?;
     let like = within(async {

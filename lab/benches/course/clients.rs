@@ -1,5 +1,5 @@
-//! What one connection does: `send`, publishing and consuming, beside clients in other languages and
-//! beside the limit.
+//! What one connection does: `send`, publishing and consuming, beside clients in other languages
+//! and beside the limit.
 
 use std::fmt::{self, Display};
 use std::path::Path;
@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use futures_lite::StreamExt;
-use lab::peers;
 use lapin::BasicProperties;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
@@ -18,7 +17,7 @@ use lapin::types::FieldTable;
 use tokio::time::timeout;
 
 use crate::report::{Chart, Section, Table, median};
-use crate::{Bench, LIMIT, ROUNDS, program, rate, raw, round};
+use crate::{Bench, LIMIT, ROUNDS, program, rate, raw, round, shared};
 
 /// How many messages are published and consumed; fewer where each is waited for.
 pub const MESSAGES: u64 = 100_000;
@@ -53,9 +52,9 @@ impl Peer {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
         match self {
             Self::Pika => {
-                peers::python(folder, &["pika==1.3.2", "PyMySQL[rsa]==1.1.2"], &bench.tasks)
+                shared::python(folder, &["pika==1.3.2", "PyMySQL[rsa]==1.1.2"], &bench.tasks)
             }
-            Self::Amqplib => peers::node(folder, &["amqplib@2.0.1"], &bench.tasks),
+            Self::Amqplib => shared::node(folder, &["amqplib@2.0.1"], &bench.tasks),
         }
     }
 
@@ -269,7 +268,8 @@ pub async fn consume(bench: &Bench) -> Result<Section> {
                     },
                 };
                 sides.push(side, figure);
-                // RabbitMQ may put the last ones back whose acknowledgement came right before the close.
+                // RabbitMQ may put the last ones back whose acknowledgement came right before the
+                // close.
                 bench.purge("orders").await?;
             }
         }

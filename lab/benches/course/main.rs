@@ -9,6 +9,8 @@ mod queues;
 mod raw;
 mod report;
 mod services;
+#[path = "../../tests/shared/mod.rs"]
+mod shared;
 
 use std::env;
 use std::fs;
@@ -63,7 +65,7 @@ fn main() -> Result<()> {
     let programs = env::temp_dir().join(format!("rabbitmq-course-bench-{}", std::process::id()));
     let guard = Guard::over(Path::new(env!("CARGO_BIN_EXE_lab")), &programs)?;
     let tasks = Tasks::default();
-    lab::compile_lessons(&tasks)?;
+    shared::compile_lessons(&tasks)?;
     let mut bench = Bench { instance, guard, tasks, peers: Vec::new() };
     let mut missing = String::new();
     for peer in [Peer::Pika, Peer::Amqplib] {

@@ -139,8 +139,8 @@ fn start(bench: &Bench, arguments: &[&str]) -> Result<Child> {
     bench.start(command)
 }
 
-/// Waits until that many orders are in the table. Each row has a higher `id` than those before it: only
-/// the new ones need to be counted.
+/// Waits until that many orders are in the table. Each row has a higher `id` than those before it:
+/// only the new ones need to be counted.
 async fn wait_for_rows(table: &mut Conn, count: u64) -> Result<()> {
     let begin = Instant::now();
     let (mut rows, mut last) = (0, 0);
@@ -164,8 +164,8 @@ async fn expect_rows(table: &mut Conn, count: u64) -> Result<()> {
     Ok(table.query_drop("TRUNCATE TABLE tb_order").await?)
 }
 
-/// Lets `receive-orders` store what waits: how long it takes from the start of the program on, and its
-/// peak memory in KiB, where /proc tells.
+/// Lets `receive-orders` store what waits: how long it takes from the start of the program on, and
+/// its peak memory in KiB, where /proc tells.
 async fn drain(
     bench: &Bench,
     table: &mut Conn,

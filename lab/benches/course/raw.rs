@@ -1,5 +1,5 @@
-//! The limit: what the broker takes from, and gives to, a socket whose bytes are ready before the clock
-//! runs and are hardly looked at.
+//! The limit: what the broker takes from, and gives to, a socket whose bytes are ready before the
+//! clock runs and are hardly looked at.
 
 use std::io::{BufReader, Read, Write};
 use std::net::TcpStream;
@@ -93,9 +93,9 @@ fn message(exchange: &str, routing_key: &str, number: u64) -> Vec<u8> {
     frames.concat()
 }
 
-/// Publishes that many messages to an exchange with a routing key, and reads the confirms meanwhile; or
-/// waits for the confirm of each before it sends the next. How long it takes from connecting to the
-/// last confirm.
+/// Publishes that many messages to an exchange with a routing key, and reads the confirms
+/// meanwhile; or waits for the confirm of each before it sends the next. How long it takes from
+/// connecting to the last confirm.
 pub fn publish(
     port: u16,
     (exchange, routing_key): (&str, &str),
@@ -146,7 +146,8 @@ pub fn publish(
     Ok(start.elapsed())
 }
 
-/// Consumes that many messages of the queue `orders` and acknowledges `batch` at a time: how long it takes from connecting to the last acknowledgement.
+/// Consumes that many messages of the queue `orders` and acknowledges `batch` at a time: how long
+/// it takes from connecting to the last acknowledgement.
 pub fn consume(port: u16, count: u64, batch: u64, prefetch: u16) -> Result<Duration> {
     let start = Instant::now();
     let (mut socket, mut answers) = connect(port)?;

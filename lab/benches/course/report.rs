@@ -187,7 +187,7 @@ pub fn number(figure: f64) -> String {
     if figure < 100.0 && figure.fract() != 0.0 {
         return format!("{figure:.1}");
     }
-    lab::thousands(figure.round() as u64)
+    crate::shared::thousands(figure.round() as u64)
 }
 
 /// The report in Markdown; its charts are files in `folder`, if there is one.

@@ -20,7 +20,8 @@ use crate::url::Url;
 /// The first that knows a `config` whose content stands in the file itself.
 const OLDEST_COMPOSE: [u32; 3] = [2, 23, 1];
 
-/// Pulls the images that are not there. `Err` if Docker cannot give the servers: why, in a few words.
+/// Pulls the images that are not there. `Err` if Docker cannot give the servers: why, in a few
+/// words.
 pub fn ready(tasks: &Tasks) -> Result<(), String> {
     let version = said(docker(&["compose", "version", "--short"]))
         .map_err(|_| "there is no `docker compose`".to_owned())?;
@@ -126,7 +127,8 @@ pub fn project(instance: &Instance) -> String {
 
 /// What servers of a test need beside what stands in docker-compose.yml.
 fn write_more(instance: &Instance) -> Result<()> {
-    let mut rabbitmq = json!({ "healthcheck": { "disable": true } }); // we look ourselves, and more often
+    // No health checks: we look ourselves, and more often.
+    let mut rabbitmq = json!({ "healthcheck": { "disable": true } });
     let mut configs = json!({ "reader": { "content": reader("%") } });
     if let Some(certificate) = &instance.certificate {
         let folder = "/etc/rabbitmq";
@@ -185,7 +187,8 @@ pub fn run(instance: &Instance, arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Ends and removes all containers, cleanly or at once, and their network; their data, too, if asked.
+/// Ends and removes all containers, cleanly or at once, and their network; their data, too, if
+/// asked.
 pub fn down(instance: &Instance, kill: bool, wipe: bool) -> Result<()> {
     if let Some(up) = Group::find(&instance.pid_file("compose")) {
         up.end(Signal::SIGKILL, Duration::from_secs(10))?;

@@ -1,7 +1,8 @@
 //! Is there a server at an address, which version, and does it let us in?
 //!
-//! The lab is compiled before a reader sees anything, so it has no AMQP client. To open a connection
-//! and close it again takes seven frames: <https://www.rabbitmq.com/amqp-0-9-1-reference>.
+//! The lab is compiled before a reader sees anything, so it has no AMQP client. To open a
+//! connection and close it again takes seven frames:
+//! <https://www.rabbitmq.com/amqp-0-9-1-reference>.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};

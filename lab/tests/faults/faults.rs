@@ -75,21 +75,36 @@ const FAULTS: [Fault; 17] = [
     fault("MySQL: all connections closed", 2, AT_ONCE, CloseConnections(Mysql)),
 ];
 
-/// Faults in random order: none comes more often than it should before the others have come.
-#[derive(Default)]
-pub struct Bag(Vec<&'static Fault>);
+/// Faults in random order: first each of them once, then each as often as it should come before the
+/// others come again.
+pub struct Bag {
+    faults: Vec<&'static Fault>,
+    first: bool,
+}
 
 impl Bag {
-    /// The next one that does not take longer than that.
+    pub fn new(random: &mut Rng) -> Self {
+        let mut faults: Vec<_> = FAULTS.iter().collect();
+        random.shuffle(&mut faults);
+        Self { faults, first: true }
+    }
+
+    /// Whether some have not come yet.
+    pub fn is_first_round(&self) -> bool {
+        self.first && !self.faults.is_empty()
+    }
+
+    /// The next one. After the first round it does not take longer than what is left of the time.
     pub fn draw(&mut self, random: &mut Rng, left: Duration) -> Option<&'static Fault> {
-        if self.0.is_empty() {
+        if self.faults.is_empty() {
             let all = FAULTS.iter();
-            self.0 = all.flat_map(|fault| vec![fault; fault.times]).collect();
-            random.shuffle(&mut self.0);
+            self.faults = all.flat_map(|fault| vec![fault; fault.times]).collect();
+            random.shuffle(&mut self.faults);
+            self.first = false;
         }
-        let fits = |fault: &&Fault| fault.seconds.1 <= left.as_secs_f64();
-        let index = self.0.iter().position(fits)?;
-        Some(self.0.remove(index))
+        let fits = |fault: &&Fault| self.first || fault.seconds.1 <= left.as_secs_f64();
+        let index = self.faults.iter().position(fits)?;
+        Some(self.faults.remove(index))
     }
 }
 

@@ -1,16 +1,21 @@
-//! Lessons 2 to 6 all at once, while everything they use is broken at random: nothing may be lost, and
-//! nothing doubled. `cargo lab faults` does it for ten minutes, `cargo lab test` for less than one.
+//! Lessons 2 to 6 all at once, while everything they use is broken at random: nothing may be lost,
+//! and nothing doubled. `cargo lab faults` does it for ten minutes, `cargo lab test` until each
+//! fault has come once.
 //!
 //! The servers are its own, so that they can be broken beside other tests.
 
 mod faults;
 mod programs;
+#[path = "../shared/mod.rs"]
+mod shared;
 mod tally;
 mod world;
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::path::Path;
-use std::process::ExitCode;
+use std::str::FromStr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{self, Scope};
@@ -31,55 +36,32 @@ use crate::programs::{ORDERS, PYTHON, PYTHON_FEED, PYTHON_ORDERS, Role, programs
 use crate::tally::{Row, table};
 use crate::world::{LIMIT, Program, World};
 
-/// How long things are broken, if nobody says how long.
-const SHORT: Duration = Duration::from_secs(45);
+/// How long things are broken, if nobody says how long: until each fault has come once.
+const SHORT: Duration = Duration::ZERO;
 
 /// At most so many of the lost and the doubled are shown.
 const SHOWN: usize = 20;
 
-struct Args {
-    length: Duration,
-    seed: u64,
+/// `LAB_MINUTES` says for how long things are broken, and `LAB_SEED` repeats the faults of a run.
+fn variable<T: FromStr>(name: &str) -> Option<T> {
+    env::var(name)
+        .ok()
+        .map(|value| value.parse().unwrap_or_else(|_| panic!("{name} is not a number: {value}")))
 }
 
-impl Args {
-    /// cargo gives each test the same arguments: the name of a test, and flags of a harness that we do
-    /// not have. `None` if another test is meant.
-    fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Self>> {
-        let mut args = Self { length: SHORT, seed: fastrand::u64(..) };
-        let (mut names, mut list) = (Vec::new(), false);
-        while let Some(argument) = arguments.next() {
-            let mut value = || arguments.next().context("a value is missing");
-            match argument.as_str() {
-                "--minutes" => {
-                    args.length = Duration::from_secs_f64(60.0 * value()?.parse::<f64>()?)
-                }
-                "--seed" => args.seed = value()?.parse()?,
-                "--list" => list = true,
-                "--ignored" => return Ok(None),
-                "--skip" if "faults".contains(&value()?) => return Ok(None),
-                "--test-threads" | "--format" | "--color" | "--logfile" | "-Z" => drop(value()?),
-                flag if flag.starts_with('-') => {}
-                _ => names.push(argument),
-            }
-        }
-        if !names.is_empty() && !names.iter().any(|name| "faults".contains(name.as_str())) {
-            return Ok(None);
-        }
-        if list {
-            println!("faults: test");
-            return Ok(None);
-        }
-        Ok(Some(args))
-    }
+/// Says something at once, and also when the test goes well: the harness keeps what `println!`
+/// prints.
+fn say(line: impl Display) -> Result<()> {
+    Ok(writeln!(io::stdout(), "{line}")?)
 }
 
-fn main() -> Result<ExitCode> {
-    let Some(Args { length, seed }) = Args::parse(std::env::args().skip(1))? else {
-        return Ok(ExitCode::SUCCESS);
-    };
+#[test]
+fn nothing_is_lost_and_nothing_is_doubled() -> Result<()> {
+    let seed = variable("LAB_SEED").unwrap_or_else(|| fastrand::u64(..));
+    let minutes = variable("LAB_MINUTES").map(|minutes: f64| 60.0 * minutes);
+    let length = minutes.map_or(SHORT, Duration::from_secs_f64);
     let world = world()?;
-    println!("Seed: {seed}");
+    say(format!("Seed: {seed}"))?;
     let task = world.tasks.start("Breaking things");
     let done = thread::scope(|scope| {
         let done = run(&world, scope, &task, Rng::with_seed(seed), length);
@@ -100,27 +82,20 @@ fn main() -> Result<ExitCode> {
     let said = format!("What servers and programs have said is in {folder}; the seed is {seed}");
     let faults = done.with_context(|| said.clone())?;
     let (ours, others) = rows(&world)?;
-    println!("{}\nSeed: {seed}", table(&faults, &ours, &others));
+    say(format!("{}\nSeed: {seed}", table(&faults, &ours, &others)))?;
     let tally = world.tally();
     let which = ours.iter().flat_map(|row| &row.which);
-    let wrong = tally.wrong.iter().chain(which);
-    for what in wrong.clone().take(SHOWN) {
-        println!("Wrong: {what}");
-    }
-    let count = wrong.count();
-    if count > 0 {
-        println!("{count} in all. {said}\ntest result: FAILED. 0 passed; 1 failed");
-        return Ok(ExitCode::FAILURE);
-    }
+    let wrong: Vec<_> = tally.wrong.iter().chain(which).collect();
+    let shown = &wrong[..wrong.len().min(SHOWN)];
+    ensure!(wrong.is_empty(), "{} are wrong: {shown:#?}\n{said}", wrong.len());
     fs::remove_dir_all(&world.folder)?;
-    println!("test result: ok. 1 passed; 0 failed"); // as the other tests say it
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// Servers of our own, and what is to run with them.
 fn world() -> Result<World> {
     let tasks = Tasks::default();
-    lab::compile_lessons(&tasks)?;
+    shared::compile_lessons(&tasks)?;
     let folder = Instance::temporary_folder();
     let guard = Guard::over(Path::new(env!("CARGO_BIN_EXE_lab")), &folder)?;
     let backend = match env::var_os(INSTANCE).and_then(|folder| Instance::load(Path::new(&folder)))
@@ -166,8 +141,8 @@ fn run<'scope>(
         let programs = world.programs.iter();
         programs.filter(|program| program.role != Role::Send)
     };
-    // One after the other: RabbitMQ 3.10 may answer INTERNAL_ERROR to one of two programs that declare
-    // the same quorum queue at the same time.
+    // One after the other: RabbitMQ 3.10 may answer INTERNAL_ERROR to one of two programs that
+    // declare the same quorum queue at the same time.
     if let Ok(feed) = world.program(PYTHON_FEED) {
         world.send_some_orders(feed, PYTHON_ORDERS);
     }
@@ -182,11 +157,12 @@ fn run<'scope>(
 
     let end = world.start.elapsed() + length;
     let left = || end.saturating_sub(world.start.elapsed());
-    let mut bag = Bag::default();
+    let mut bag = Bag::new(&mut random);
     let mut times = BTreeMap::new();
-    while !left().is_zero() {
+    while bag.is_first_round() || !left().is_zero() {
         world.tally().show(task);
-        thread::sleep(left().min(Duration::from_millis(random.u64(1000..6000))));
+        let pause = if bag.is_first_round() { 500..2000 } else { 1000..6000 };
+        thread::sleep(Duration::from_millis(random.u64(pause)));
         let Some(fault) = bag.draw(&mut random, left()) else {
             continue;
         };

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use lab::progress::Tasks;
+use lab::root;
 use lab::servers::Instance;
-use lab::{peers, root};
 use serde_json::Value;
 
+use crate::shared;
 use crate::tally::Tally;
 use crate::world::{Program, World};
 
@@ -88,7 +89,7 @@ pub fn programs(instance: &Instance, folder: &Path, tasks: &Tasks) -> Result<Vec
 
     let url = instance.create_vhost(PYTHON)?;
     let packages = ["pika==1.3.2", "PyMySQL[rsa]==1.1.2"];
-    match peers::python(Path::new(env!("CARGO_TARGET_TMPDIR")), &packages, tasks) {
+    match shared::python(Path::new(env!("CARGO_TARGET_TMPDIR")), &packages, tasks) {
         Err(error) => println!("There is no consumer in Python to compare with: {error:#}"),
         Ok(mut python) => {
             let command = lesson(PYTHON_FEED, url.clone(), &[]);
@@ -218,8 +219,8 @@ fn pause(sent: bool) {
 }
 
 impl Role {
-    /// Counts what a program says that it has received. `None`: it has ended. `task` is what a worker
-    /// has in hand.
+    /// Counts what a program says that it has received. `None`: it has ended. `task` is what a
+    /// worker has in hand.
     pub fn hear(self, tally: &mut Tally, task: &mut Option<u64>, line: Option<&str>) {
         let received = line.and_then(|line| line.strip_prefix(" [x] Received "));
         match (self, line) {

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lab::progress::Task;
-use lab::thousands;
+
+use crate::shared::thousands;
 
 /// Lesson 2. A task has a number, and each attempt to send one another number.
 #[derive(Default)]
@@ -18,8 +19,8 @@ pub struct Received {
     /// How often, without `(redelivered)` and with it.
     pub new: u64,
     pub again: u64,
-    /// The worker has said so, or it was killed or cut off after it had begun: then the task comes again,
-    /// unless the acknowledgement was on its way already.
+    /// The worker has said so, or it was killed or cut off after it had begun: then the task comes
+    /// again, unless the acknowledgement was on its way already.
     pub done: bool,
 }
 
@@ -154,7 +155,8 @@ impl Orders {
 }
 
 impl Likes {
-    /// With the likes that are recorded for each product, those that main counts, and those that admin does.
+    /// With the likes that are recorded for each product, those that main counts, and those that
+    /// admin does.
     pub fn row(&self, counts: &[(u64, u64, u64)]) -> Row {
         let mut row = Row::new("06 likes", self.answered);
         let recorded: u64 = counts.iter().map(|count| count.0).sum();

@@ -126,7 +126,8 @@ impl Program {
 
     /// Signals it, if it runs.
     pub fn signal(&self, signal: Signal) {
-        // With the lock held nobody asks how it has ended, so its number is not another process's yet.
+        // With the lock held nobody asks how it has ended, so its number is not another process's
+        // yet.
         if let Some(group) = *lock(&self.group) {
             let _ = killpg(group, signal);
         }

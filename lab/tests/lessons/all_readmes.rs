@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use lab::play::{Shown, play};
-use lab::readme::{Readme, matches};
+use lab::readme::Readme;
 use lab::servers::Service;
 use lab::{lessons, root};
 
@@ -108,16 +108,4 @@ fn excerpts_stand_in_the_source() {
         error,
         "TEST.md:3: this excerpt is not in the source: let canal = connection.create_channel().await?;"
     );
-}
-
-#[test]
-fn wildcards() {
-    assert!(matches("a [..] c", "a b c"));
-    assert!(matches("[..]", ""));
-    assert!(matches("a[..]", "a and more"));
-    assert!(matches("[..]x[..]y", "12x34y"));
-    assert!(matches("plain", "plain"));
-    assert!(!matches("plain", "plainer"));
-    assert!(!matches("a [..] c", "a b d"));
-    assert!(!matches("a[..]a", "a"));
 }

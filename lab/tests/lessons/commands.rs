@@ -7,7 +7,6 @@ use std::process::Command;
 use lab::process::wait_until;
 use lab::servers::probe::Answer;
 use lab::servers::{Backend, Instance, Service, docker};
-use lab::url::Url;
 use nix::sys::signal::Signal;
 
 use crate::support::{LIMIT, NONE, Terminal, lab, lines, program, shared, vhost};
@@ -125,8 +124,8 @@ fn up_says_what_to_set() {
     }
 }
 
-/// The queues of a broker that the lab has not started are asked for with whatever password, and not
-/// through a proxy.
+/// The queues of a broker that the lab has not started are asked for with whatever password, and
+/// not through a proxy.
 #[test]
 fn status_asks_with_any_password_and_without_a_proxy() {
     let url = vhost("status");
@@ -253,16 +252,4 @@ fn an_unknown_lesson() {
     let (text, code) = lab_with(&["play", "77"], "", "");
     assert_eq!(code, Some(1));
     assert!(text.starts_with("Error: there is no lesson `77`; there are 01-hello"), "{text}");
-}
-
-#[test]
-fn urls() {
-    let url = Url::parse("amqp://us%40er:p%3Aw@host:1234/%2f?heartbeat=5").unwrap();
-    assert_eq!((url.user.as_str(), url.password.as_str()), ("us@er", "p:w"));
-    assert_eq!((url.host.as_str(), url.port, url.path.as_str()), ("host", 1234, "/"));
-    let url = Url::parse("amqps://broker").unwrap();
-    assert_eq!((url.user.as_str(), url.port, url.path.as_str()), ("guest", 5671, "/"));
-    let url = Url::parse("mysql://root@[::1]:3307/shop").unwrap();
-    assert_eq!((url.host.as_str(), url.port, url.path.as_str()), ("::1", 3307, "shop"));
-    assert_eq!(Url::parse("amqp://host:99999"), None);
 }

@@ -6,81 +6,6 @@ use lapin::types::FieldTable;
 use crate::support::{Client, NONE, Terminal, WAITING, lines, output, vhost, wait_for_messages};
 
 #[test]
-fn send_and_receive() {
-    let url = vhost("send_and_receive");
-    let receive = Terminal::run("receive", &NONE, &url);
-    receive.expect(WAITING);
-    assert_eq!(lines("send", &NONE, &url), [" [x] Sent Hello World!"]);
-    assert_eq!(lines("send", &["Good", "morning"], &url), [" [x] Sent Good morning"]);
-    receive.expect(" [x] Received Hello World!");
-    receive.expect(" [x] Received Good morning");
-    receive.interrupt();
-    assert_eq!(lines("receive-get", &NONE, &url), [" [ ] The queue is empty"]);
-}
-
-#[test]
-fn receive_with_a_callback() {
-    let url = vhost("receive_with_a_callback");
-    lines("send", &["before"], &url);
-    let receive = Terminal::run("receive-callback", &NONE, &url);
-    // what waited is delivered at once, before or after the program says that it waits
-    let mut first = [receive.line().unwrap(), receive.line().unwrap()];
-    first.sort();
-    assert_eq!(first, [WAITING, " [x] Received before"]);
-    lines("send", &["after"], &url);
-    receive.expect(" [x] Received after");
-    receive.interrupt();
-    assert_eq!(lines("receive-get", &NONE, &url), [" [ ] The queue is empty"]);
-}
-
-#[test]
-fn receive_until_idle() {
-    let url = vhost("receive_until_idle");
-    lines("send", &["one"], &url);
-    lines("send", &["two"], &url);
-    let expected = [" [x] Received one", " [x] Received two", " [*] No message for 500ms"];
-    assert_eq!(lines("receive-until-idle", &["0.5"], &url), expected);
-    assert_eq!(lines("receive-until-idle", &["0.1"], &url), [" [*] No message for 100ms"]);
-    lines("send", &["three"], &url);
-    let receive = Terminal::run("receive-until-idle", &["60"], &url);
-    receive.expect(" [x] Received three");
-    receive.interrupt();
-    for wrong in ["-1", "abc", "1e99", "NaN"] {
-        assert_eq!(output("receive-until-idle", &["--", wrong], &url).1, Some(2), "{wrong}");
-    }
-}
-
-#[test]
-fn receive_one_and_answer() {
-    let url = vhost("receive_one_and_answer");
-    lines("send", &["one"], &url);
-    let get = |answer: &str| lines("receive-get", &[answer], &url);
-    let behind = " [ ] Messages behind it in the queue: 0";
-    assert_eq!(get("none"), [" [x] Received one", behind]);
-    assert_eq!(get("nack"), [" [x] Received one (redelivered)", behind]);
-    assert_eq!(get("auto"), [" [x] Received one (redelivered)", behind]);
-    assert_eq!(get("ack"), [" [ ] The queue is empty"]);
-
-    lines("send", &["two"], &url);
-    lines("send", &["three"], &url);
-    assert_eq!(get("ack"), [" [x] Received two", " [ ] Messages behind it in the queue: 1"]);
-    assert_eq!(get("ack"), [" [x] Received three", behind]);
-}
-
-#[test]
-fn a_message_that_no_queue_takes_comes_back() {
-    let url = vhost("no_route");
-    let (lines, code) = output("send", &["--routing-key", "nowhere", "lost"], &url);
-    let returned = "Error: NO_ROUTE: no queue has the name `nowhere`; the message came back";
-    assert_eq!((lines, code), (vec![returned.to_owned()], Some(1)));
-
-    let long = "x".repeat(256);
-    let (lines, code) = output("send", &["--routing-key", &long, "lost"], &url);
-    assert_eq!(code, Some(2), "{lines:?}");
-    assert!(lines[0].starts_with("error: "), "{lines:?}");
-}
-
-#[test]
 fn help_and_wrong_usage() {
     for program in ["send", "receive", "receive-callback", "receive-get", "receive-until-idle"] {
         let (help, code) = output(program, &["--help"], "amqp://localhost:1");
@@ -108,8 +33,8 @@ async fn ten_thousand_messages_in_order() {
     for number in 0..10_000 {
         receive.expect(&format!(" [x] Received message {number}"));
     }
-    // RabbitMQ hands acknowledgements on to a quorum queue in portions. If the connection closes right
-    // behind them, the last may be lost, and their messages come again (120 seen with 4.3.6).
+    // RabbitMQ hands acknowledgements on to a quorum queue in portions. If the connection closes
+    // right behind them, the last may be lost, and their messages come again (120 seen with 4.3.6).
     wait_for_messages(&url, "hello", 0);
     receive.interrupt();
     assert_eq!(lines("receive-get", &NONE, &url), [" [ ] The queue is empty"]);

@@ -1,5 +1,7 @@
 //! The lessons, driven from outside as a reader does, against a real RabbitMQ and a real MySQL.
 
+#[path = "../shared/mod.rs"]
+mod shared;
 mod support;
 
 mod all_readmes; // takes the longest: the first in alphabetical order begins first
@@ -7,6 +9,7 @@ mod commands;
 mod connection;
 mod copy;
 mod hello;
+mod manifests;
 mod orders;
 mod page;
 mod peers;

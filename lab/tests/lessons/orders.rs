@@ -5,7 +5,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use futures_lite::StreamExt;
-use lab::process::wait_until;
 use lab::progress::Tasks;
 use lab::servers::Service;
 use lapin::BasicProperties;
@@ -17,7 +16,7 @@ use nix::sys::signal::Signal;
 
 use crate::support::{
     Client, LIMIT, NONE, Servers, Terminal, change_password, database, end_connections, lines,
-    output, random, shared, vhost,
+    output, shared, vhost,
 };
 
 const WAITING: &str = " [*] Waiting for orders. To exit press CTRL+C";
@@ -248,7 +247,8 @@ async fn what_cannot_be_stored_goes_to_the_dead_letter_queue() {
     client.close().await;
 }
 
-/// A table whose character set is smaller than ours: MySQL refuses one order, and not its neighbours.
+/// A table whose character set is smaller than ours: MySQL refuses one order, and not its
+/// neighbours.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_mysql_refuses_goes_to_the_dead_letter_queue_alone() {
     let test = Test::new("refused").await;
@@ -402,87 +402,6 @@ async fn receive_orders_waits_for_mysql() {
     receiver.expect(WAITING);
     receiver.expect(&format!(" [x] Stored the order of {TWO}"));
     stop(receiver);
-}
-
-/// How many orders the fault test sends. `LAB_ORDERS` names another number, for a longer run.
-fn orders() -> u64 {
-    std::env::var("LAB_ORDERS").map_or(20_000, |number| number.parse().unwrap())
-}
-
-/// 20,000 orders, two receivers whose database connection breaks, and everything is killed: the
-/// receivers five times, RabbitMQ and MySQL twice each. At the end every order that
-/// `request-orders` says it has sent is in the table, once.
-#[test]
-fn no_order_is_lost_and_none_stored_twice_whatever_is_killed() {
-    let mut random = random();
-    let count = orders();
-    let servers = Servers::start(&Service::ALL);
-    let (amqp, mysql) = (servers.instance.amqp_url(), servers.instance.mysql_url());
-    let arguments = ["--break-connection", "0.1", "--batch", "20"];
-    let receiver = || Terminal::run_with("receive-orders", &arguments, (&amqp, &mysql));
-    let mut receivers = [receiver(), receiver()];
-    receivers.iter().for_each(|receiver| receiver.expect(WAITING));
-    // RabbitMQ forgets a quorum queue that is younger than half a second: see `breakable`.
-    thread::sleep(Duration::from_secs(1));
-
-    let mut faults = ["receiver"; 5].to_vec();
-    faults.extend(["rabbitmq", "mysql"].repeat(2));
-    let mut left = count;
-    while !faults.is_empty() {
-        let portion = left / faults.len() as u64;
-        left -= portion;
-        let mut requests = Terminal::run("request-orders", &[portion.to_string()], &amqp);
-        thread::sleep(Duration::from_millis(random.u64(..300))); // the moment of the fault
-        let fault = faults.swap_remove(random.usize(..faults.len()));
-        println!("kill {fault}");
-        if fault == "receiver" {
-            let index = random.usize(..2);
-            receivers[index].signal(Signal::SIGKILL);
-            receivers[index] = receiver();
-        } else {
-            let service = match fault {
-                "rabbitmq" => Service::Rabbitmq,
-                _ => Service::Mysql,
-            };
-            servers.instance.stop(service, true).unwrap();
-            servers.instance.start(&[service], &Tasks::quiet()).unwrap();
-        }
-        // one that was starting just then did not find what it needs, and has said so
-        for started in &mut receivers {
-            if started.has_ended() {
-                *started = receiver();
-            }
-        }
-        servers.wait_until(|| requests.has_ended());
-        let (mut said, status) = requests.finish();
-        if said[0].starts_with("Error: cannot connect") {
-            // it was starting just then, and has sent nothing
-            said = lines("request-orders", &[portion.to_string()], &amqp);
-        } else {
-            assert!(status.success(), "{said:#?}");
-        }
-        let sent = format!(" [x] Sent {portion} of {portion} orders");
-        assert!(said.last().unwrap().starts_with(&sent), "{said:#?}");
-    }
-
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let test = Test { amqp: amqp.clone(), mysql: mysql.clone() };
-    servers.wait_until(|| runtime.block_on(test.rows()) == count);
-    runtime.block_on(async {
-        let distinct = test.query::<u64>("SELECT COUNT(DISTINCT message_id) FROM tb_order");
-        assert_eq!(distinct.await, [count]);
-        wait_until(LIMIT, || {
-            ["orders", "orders.dead"].iter().all(|queue| {
-                let queue = servers.instance.management().get(&format!("queues/%2f/{queue}"));
-                queue.unwrap()["messages"] == 0
-            })
-        })
-        .unwrap();
-        assert_eq!(test.rows().await, count);
-    });
-    for receiver in receivers {
-        println!("{:?}", stop(receiver));
-    }
 }
 
 /// An order alone does not wait for others: it is in the table soon after it was confirmed.

@@ -4,10 +4,10 @@
 use std::path::Path;
 use std::sync::Mutex;
 
-use lab::peers::python;
 use lab::progress::Tasks;
 use lab::root;
 
+use crate::shared::python;
 use crate::support::{Client, NONE, Terminal, WAITING, lines, vhost};
 
 fn peer(arguments: &[&str], url: &str) -> Terminal {

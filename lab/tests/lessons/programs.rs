@@ -1,10 +1,16 @@
 //! What the programs of all lessons have in common.
 
+use std::path::Path;
+use std::process::Command;
+
 use lab::process::wait_until;
 use lab::servers::Service;
 use nix::sys::signal::Signal;
 
-use crate::support::{LIMIT, NONE, Servers, Terminal, breakable, lines, output, shared, vhost};
+use crate::support::{
+    self, LIMIT, NONE, Servers, Terminal, breakable, lines, output, shared, vhost,
+    wait_for_messages,
+};
 
 /// Those that send something and end.
 const SENDERS: [(&str, &[&str]); 8] = [
@@ -81,6 +87,62 @@ fn every_program_closes_its_connection_and_uses_nothing_deprecated() {
         line.contains("deprecated") && !line.contains("management_metrics_collection")
     });
     assert_eq!(deprecated.collect::<Vec<_>>(), NONE);
+}
+
+/// What feeds each of [`RECEIVERS`].
+const FEEDERS: [usize; 8] = [0, 0, 1, 2, 3, 4, 5, 6];
+
+/// Starts a program whose standard output nobody reads, or whose disk is full.
+fn unread(program: &str, arguments: &[&str], urls: (&str, &str), full: bool) -> Terminal {
+    let script = match full {
+        true => "exec \"$0\" \"$@\" > /dev/full",
+        false => "set -o pipefail; \"$0\" \"$@\" | :",
+    };
+    let mut command = Command::new("bash");
+    command.args(["-c", script]).arg(support::program(program)).args(arguments);
+    command.env("AMQP_URL", urls.0).env("MYSQL_URL", urls.1);
+    Terminal::start(command)
+}
+
+/// It has ended quietly if nobody reads what it prints, and with a line if it cannot be written.
+fn assert_unread(terminal: Terminal, full: bool) {
+    let (mut lines, status) = terminal.finish();
+    lines.retain(|line| !line.starts_with(" [*] ")); // what was done, on standard error
+    let error = "Error: cannot write to standard output: No space left on device (os error 28)";
+    let expected = if full { vec![error] } else { Vec::new() };
+    assert_eq!(
+        (lines, status.code()),
+        (expected.iter().map(ToString::to_string).collect(), Some(i32::from(full)))
+    );
+}
+
+/// Standard output that is closed or full ends a program; what is not printed is not acknowledged.
+#[test]
+fn what_is_not_printed_is_not_acknowledged() {
+    for full in [false, true] {
+        if full && !Path::new("/dev/full").exists() {
+            continue; // not on macOS
+        }
+        for ((program, arguments), feeder) in RECEIVERS.into_iter().zip(FEEDERS) {
+            let amqp = vhost(&format!("unread-{program}-{full}"));
+            let receiver = unread(program, arguments, (&amqp, &shared().mysql_url()), full);
+            assert!(receiver.line().unwrap().starts_with(" [*] Waiting for "), "{program}");
+            let (sender, arguments) = SENDERS[feeder];
+            lines(sender, arguments, &amqp);
+            assert_unread(receiver, full);
+            if ["send", "new-task"].contains(&sender) {
+                wait_for_messages(&amqp, if feeder == 0 { "hello" } else { "task_queue" }, 1);
+            }
+        }
+        let amqp = vhost(&format!("unread-{full}"));
+        for (program, arguments) in SENDERS {
+            assert_unread(unread(program, arguments, (&amqp, ""), full), full);
+        }
+        for (program, arguments) in [("receive-get", [""; 0]), ("receive-until-idle", [])] {
+            assert_unread(unread(program, &arguments, (&amqp, ""), full), full);
+            wait_for_messages(&amqp, "hello", 1);
+        }
+    }
 }
 
 /// `docker stop` and systemd end a program with SIGTERM.

@@ -41,7 +41,8 @@ fn receive_outlives(kill: bool) {
         received.sort();
         let expected = ["one", "two"].map(|word| format!(" [x] Received {word} of {round}"));
         assert_eq!(received, expected);
-        // A line is printed before its acknowledgement: killed in between, the message would come again.
+        // A line is printed before its acknowledgement: killed in between, the message would come
+        // again.
         let acknowledged = || {
             let queue = servers.instance.management().get("queues/%2f/hello").unwrap();
             queue["message_stats"]["ack"] == 2 // since the broker was started
@@ -91,8 +92,8 @@ fn a_confirmed_message_outlives_a_killed_broker() {
     assert_eq!(lines("receive-get", &NONE, &url)[0], " [x] Received still there");
 }
 
-/// A consumer that acknowledges all the time is always sending: the connection breaks in the middle.
-/// With lapin's own recovery (4.12.3), it hung for ever most times.
+/// A consumer that acknowledges all the time is always sending: the connection breaks in the
+/// middle. With lapin's own recovery (4.12.3), it hung for ever most times.
 #[expect(clippy::await_holding_lock, reason = "nothing else runs on this runtime")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_receiver_outlives_a_killed_broker() {
@@ -172,13 +173,14 @@ fn receive_until_idle_waits_for_a_broker_that_is_away() {
     receive.expect(AGAIN);
     lines("send", &["two"], &url);
     let (mut received, status) = receive.finish();
-    received.retain(|line| line != " [x] Received one"); // its acknowledgement may have come too late
+    // Its acknowledgement may have come too late.
+    received.retain(|line| line != " [x] Received one");
     assert_eq!(received, [" [x] Received two", " [*] No message for 2s"]);
     assert_eq!(status.code(), Some(0));
 }
 
-/// A quorum queue without its process: so RabbitMQ 3.10 may be for a moment after its start, or until it
-/// is restarted.
+/// A quorum queue without its process: so RabbitMQ 3.10 may be for a moment after its start, or
+/// until it is restarted.
 #[test]
 fn an_internal_error_of_the_broker_is_outlived() {
     let servers = breakable();

@@ -91,7 +91,8 @@ fn topic_as_the_table_says() {
     let url = vhost("topic");
     let (patterns, keys) = table();
     assert!(patterns.len() >= 10 && keys.len() >= 8);
-    // Each has the key `the.last.one.of.all` too, so that it is known when there is no more to come.
+    // Each has the key `the.last.one.of.all` too, so that it is known when there is no more to
+    // come.
     const LAST: &str = "the.last.one.of.all";
     let receivers: Vec<_> = patterns
         .iter()
@@ -148,7 +149,8 @@ fn headers() {
     any.interrupt();
 }
 
-/// A line, its headers, and how they match part=disk and level=error. The last one matches both ways.
+/// A line, its headers, and how they match part=disk and level=error. The last one matches both
+/// ways.
 const HEADERS: [(&str, &[&str], &str); 8] = [
     ("both", &["part=disk", "level=error"], "all any"),
     ("first", &["part=disk", "level=info"], "any"),

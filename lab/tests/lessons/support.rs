@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{LazyLock, Mutex, MutexGuard};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lab::guard::Guard;
 use lab::play::INSTANCE;
@@ -77,19 +77,6 @@ impl Servers {
 
     pub fn guard(&self) -> &Guard {
         &self.guard
-    }
-
-    /// Waits for what must happen after RabbitMQ was killed, if need be with the help of
-    /// [`Instance::mend_queues`].
-    pub fn wait_until(&self, mut done: impl FnMut() -> bool) {
-        let mut start = Instant::now();
-        while wait_until(LIMIT / 4, &mut done).is_err() {
-            assert!(start.elapsed() < LIMIT, "waited in vain");
-            if self.instance.mend_queues().unwrap() {
-                println!("RabbitMQ had lost a queue, and was started again");
-                start = Instant::now();
-            }
-        }
     }
 
     /// Ends the process that a quorum queue has in RabbitMQ.
@@ -166,14 +153,6 @@ pub fn wait_for_messages(url: &str, queue: &str, count: u32) {
     wait_until(LIMIT, || shared().management().get(&path).unwrap()["messages"] == count).unwrap();
 }
 
-/// The random numbers of a test that does things at random. The test prints their seed; `LAB_SEED`
-/// repeats it.
-pub fn random() -> fastrand::Rng {
-    let seed = env::var("LAB_SEED").map_or(fastrand::u64(..), |seed| seed.parse().unwrap());
-    println!("seed: {seed}");
-    fastrand::Rng::with_seed(seed)
-}
-
 /// The names of the queues in a virtual host of [`vhost`], in their order.
 pub fn queues(url: &str) -> Vec<String> {
     let vhost = url.rsplit('/').next().unwrap();
@@ -184,8 +163,8 @@ pub fn queues(url: &str) -> Vec<String> {
     names
 }
 
-/// A RabbitMQ that tests may stop and kill, with the queues `hello` and `task_queue`, both empty; one
-/// test at a time. There are two of them, so that most tests need not wait for others.
+/// A RabbitMQ that tests may stop and kill, with the queues `hello` and `task_queue`, both empty;
+/// one test at a time. There are two of them, so that most tests need not wait for others.
 pub fn breakable() -> MutexGuard<'static, Servers> {
     fn start() -> Mutex<Servers> {
         let servers = Servers::start(&[Service::Rabbitmq]);
@@ -194,9 +173,9 @@ pub fn breakable() -> MutexGuard<'static, Servers> {
             // RabbitMQ 3.10 that has just started, on a busy machine: INTERNAL_ERROR
             wait_until(LIMIT, || output(program, &NONE, &url).1 == Some(0)).unwrap();
         }
-        // RabbitMQ writes the name of a new quorum queue to disk half a second after it was declared.
-        // Killed before, it has an empty queue of that name afterwards, or one that never answers
-        // (seen with 3.10.8 and 4.3.6). Nothing tells when it is written.
+        // RabbitMQ writes the name of a new quorum queue to disk half a second after it was
+        // declared. Killed before, it has an empty queue of that name afterwards, or one that never
+        // answers (seen with 3.10.8 and 4.3.6). Nothing tells when it is written.
         thread::sleep(Duration::from_secs(1));
         Mutex::new(servers)
     }
@@ -215,7 +194,8 @@ pub fn breakable() -> MutexGuard<'static, Servers> {
 
 /// The program of a lesson, compiled.
 pub fn program(name: &str) -> PathBuf {
-    static BUILD: LazyLock<()> = LazyLock::new(|| lab::compile_lessons(&Tasks::quiet()).unwrap());
+    static BUILD: LazyLock<()> =
+        LazyLock::new(|| crate::shared::compile_lessons(&Tasks::quiet()).unwrap());
     LazyLock::force(&BUILD);
     lab().with_file_name(name)
 }

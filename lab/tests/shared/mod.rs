@@ -1,16 +1,46 @@
-//! Programs in other languages, which tests and benchmarks set beside those of the lessons.
+//! What tests and benchmarks need, and a reader who plays does not compile: numbers for people, the
+//! lessons compiled, and programs in other languages to set beside ours.
+
+#![allow(dead_code, reason = "each of them uses a part")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
+use lab::lessons;
+use lab::process::run;
+use lab::progress::Tasks;
 
-use crate::process::run;
-use crate::progress::Tasks;
+/// A number for people, thousands apart: `1,000,000`.
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
 
-/// Python with these packages of PyPI, which are installed into a folder of their own under `folder`
-/// if they are not there.
+/// Compiles the programs of all lessons, for debugging or for speed, as we are compiled ourselves.
+pub fn compile_lessons(tasks: &Tasks) -> Result<()> {
+    let task = tasks.start("Compiling the lessons");
+    for folder in lessons()? {
+        let mut build = lab::build(&folder);
+        if !cfg!(debug_assertions) {
+            build.arg("--release");
+        }
+        run(&task, build)?;
+    }
+    task.done("Compiled the lessons");
+    Ok(())
+}
+
+/// Python with these packages of PyPI, which are installed into a folder of their own under
+/// `folder` if they are not there.
 ///
 /// # Errors
 ///

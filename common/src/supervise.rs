@@ -1,0 +1,98 @@
+//! One connection after the other, for a program that runs until Ctrl-C.
+//!
+//! lapin can bring back a lost connection by itself (`enable_auto_recover`). We do without: with
+//! lapin 4.12.3 a program whose connection breaks while it sends may hang for ever, and a consumer
+//! that acknowledges is always sending (6 of 8 tries). During an outage, its streams neither end
+//! nor err. See also <https://github.com/amqp-rs/lapin/issues/450>.
+
+use std::io;
+use std::pin::pin;
+use std::time::Duration;
+
+use lapin::Connection;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::backoff::Backoff;
+use crate::lost::{is_internal_error, is_lost, lost};
+use crate::{close, connect, note};
+
+/// How long a program may take to finish what it has in hand after Ctrl-C.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// A connection that has lasted so long was a good one: the next pause is a short one again.
+const GOOD: Duration = Duration::from_secs(5);
+
+/// Calls `work` with a connection, and again with a new one whenever that is lost: channels,
+/// queues, bindings and consumers are for `work` to make anew. Ends when `work` does for any other
+/// reason, and closes the connection.
+///
+/// Ctrl-C or SIGTERM cancel the token. Then `work` has five seconds to finish what it has in hand.
+///
+/// # Errors
+///
+/// There is no connection to begin with (see [`connect`]), or what `work` returns.
+pub async fn supervise(
+    program: &str,
+    // An async closure that is called again and again, and may change what it has borrowed.
+    mut work: impl AsyncFnMut(&Connection, &CancellationToken) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut connection = connect(program).await?;
+    let stop = CancellationToken::new();
+    tokio::spawn(cancel_at_ctrl_c(stop.clone()));
+    // Pinned: `select!` polls it by reference, so that its five seconds go on in the next turn.
+    let mut overdue = pin!(async {
+        stop.cancelled().await;
+        sleep(GRACE).await;
+    });
+    let mut backoff = Backoff::default();
+    loop {
+        let start = Instant::now();
+        // Whichever comes first; the others are dropped where they wait.
+        let result = tokio::select! {
+            result = work(&connection, &stop) => result,
+            error = lost(&connection) => Err(error),
+            () = &mut overdue => Ok(()),
+        };
+        if !is_lost(&connection, &result) {
+            close(connection).await;
+            return result;
+        }
+        if is_internal_error(&result) {
+            note!(" [!] RabbitMQ has met an internal error: its log says more");
+        }
+        // A connection that is lost at once, time and again, must not make us busy.
+        if start.elapsed() > GOOD {
+            backoff = Backoff::default();
+        }
+        note!(" [!] Lost the connection to RabbitMQ. Reconnecting ...");
+        connection = tokio::select! {
+            connection = reconnect(program, &mut backoff) => connection,
+            () = stop.cancelled() => return Ok(()),
+        };
+        note!(" [!] Connected again");
+    }
+}
+
+/// Waits for Ctrl-C, or for SIGTERM, with which `docker stop` and systemd end a program.
+async fn cancel_at_ctrl_c(stop: CancellationToken) -> io::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    stop.cancel();
+    Ok(())
+}
+
+/// Connects again, however long that takes.
+async fn reconnect(program: &str, backoff: &mut Backoff) -> Connection {
+    loop {
+        backoff.wait().await;
+        if let Ok(connection) = connect(program).await {
+            return connection;
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Where the servers listen.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::net::TcpListener;
+
+use anyhow::{Result, bail};
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ports {
+    pub amqp: u16,
+    /// AMQP over TLS, if the instance has a [`Certificate`].
+    pub amqps: u16,
+    pub management: u16,
+    pub mysql: u16,
+    /// Not the lab's own: the services of lesson 6 listen there.
+    pub admin: u16,
+    pub main: u16,
+    pub(super) epmd: u16,
+    pub(super) distribution: u16,
+}
+
+impl Ports {
+    /// The default ports of RabbitMQ and MySQL, except for Erlang's own two: those of the system's
+    /// RabbitMQ stay free.
+    pub const DEFAULT: Self = Self {
+        amqp: 5672,
+        amqps: 5671,
+        management: 15672,
+        mysql: 3306,
+        admin: 8000,
+        main: 8001,
+        epmd: 5669,
+        distribution: 25669,
+    };
+
+    /// Free ports below those that a system gives to outgoing connections (from 32768 on Linux):
+    /// nothing takes the port of a server that is down for a moment.
+    pub(super) fn free() -> Result<Self> {
+        let mut sockets: Vec<TcpListener> = Vec::new();
+        for _ in 0..1000 {
+            let port = 10_000 + RandomState::new().build_hasher().finish() % 20_000;
+            // All are held at the same time, so that they differ.
+            sockets.extend(TcpListener::bind(("127.0.0.1", port as u16)));
+            if let [amqp, amqps, management, mysql, admin, main, epmd, distribution] = &sockets[..]
+            {
+                let port =
+                    |socket: &TcpListener| Ok::<_, std::io::Error>(socket.local_addr()?.port());
+                return Ok(Self {
+                    amqp: port(amqp)?,
+                    amqps: port(amqps)?,
+                    management: port(management)?,
+                    mysql: port(mysql)?,
+                    admin: port(admin)?,
+                    main: port(main)?,
+                    epmd: port(epmd)?,
+                    distribution: port(distribution)?,
+                });
+            }
+        }
+        bail!("no free ports between 10000 and 30000")
+    }
+}
