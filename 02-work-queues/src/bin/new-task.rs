@@ -1,7 +1,8 @@
-//! Sends one task to the queue `task_queue`. Each dot in it stands for a second of work.
+//! Sends a task to the queue `task_queue`. Each dot in it stands for a second of work.
 //!
 //!     cargo run -p work-queues --bin new-task
 //!     cargo run -p work-queues --bin new-task -- Resize the photos ...
+//!     cargo run -p work-queues --bin new-task -- --each one.. two three...
 
 use std::process::ExitCode;
 
@@ -10,11 +11,15 @@ use clap::Parser;
 use common::say;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Confirmation};
+use lapin::{BasicProperties, Channel, Confirmation};
 
-/// Send one task to the queue `task_queue`.
+/// Send a task to the queue `task_queue`.
 #[derive(Parser)]
 struct Args {
+    /// Each word is a task
+    #[arg(long)]
+    each: bool,
+
     /// The task; several words are joined with spaces, and each dot is a second of work
     #[arg(default_values = ["Hello", "World!"])]
     words: Vec<String>,
@@ -25,9 +30,12 @@ async fn main() -> ExitCode {
     common::exit(send(Args::parse()).await)
 }
 
-/// Sends the task, and waits until the broker has it.
+/// Sends the tasks, one after the other.
 async fn send(args: Args) -> anyhow::Result<()> {
-    let task = args.words.join(" ");
+    let tasks = match args.each {
+        true => args.words,
+        false => vec![args.words.join(" ")],
+    };
     let connection = common::connect(env!("CARGO_BIN_NAME")).await?;
     let channel = connection.create_channel().await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
@@ -41,6 +49,16 @@ async fn send(args: Args) -> anyhow::Result<()> {
         .await
         .context("cannot declare the queue `task_queue`")?;
 
+    for task in tasks {
+        publish(&channel, &task).await?;
+        say!(" [x] Sent {task}")?;
+    }
+    common::close(connection).await;
+    Ok(())
+}
+
+/// Publishes a task, and waits until the broker has it.
+async fn publish(channel: &Channel, task: &str) -> anyhow::Result<()> {
     let confirm = channel
         .basic_publish(
             "".into(),
@@ -50,18 +68,15 @@ async fn send(args: Args) -> anyhow::Result<()> {
                 ..Default::default()
             },
             task.as_bytes(),
-            // Persistent: so does the task. A quorum queue stores every message on disk; for a
+            // Persistent: the task outlives it, too. A quorum queue stores every message on disk; for a
             // classic queue it is this that makes the difference.
             BasicProperties::default().with_delivery_mode(2),
         )
         .await?;
 
     // The task is safe when the broker says so, and not before.
-    let confirmation =
-        confirm.await.context("no confirm came: the broker may not have the task")?;
-    common::close(connection).await;
-    match confirmation {
-        Confirmation::Ack(None) => say!(" [x] Sent {task}"),
+    match confirm.await.context("no confirm came: the broker may not have the task")? {
+        Confirmation::Ack(None) => Ok(()),
         Confirmation::Ack(Some(returned)) => {
             bail!("{}: the queue `task_queue` is gone; the task came back", returned.reply_text)
         }

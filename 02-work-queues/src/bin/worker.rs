@@ -41,12 +41,16 @@ struct Args {
 // one is for our work, however long that blocks it.
 #[tokio::main]
 async fn main() -> ExitCode {
-    let args = Args::parse();
+    common::exit(run(Args::parse()).await)
+}
+
+/// Works over one connection after the other, and says at the end how much was done.
+async fn run(args: Args) -> anyhow::Result<()> {
     let mut tally = Tally::default();
     let work = async |connection: &_, stop: &_| do_tasks(connection, stop, &args, &mut tally).await;
-    let result = supervise(env!("CARGO_BIN_NAME"), work).await;
+    supervise(env!("CARGO_BIN_NAME"), work).await?;
     note!(" [*] Tasks done: {} in {:.1} s", tally.done, tally.took.as_secs_f64());
-    common::exit(result)
+    Ok(())
 }
 
 /// What to say when we end.

@@ -29,8 +29,9 @@ pub fn ready(tasks: &Tasks) -> Result<(), String> {
         return Err(format!("Docker Compose {version} is older than 2.23.1"));
     }
     let host = ["context", "inspect", "--format", "{{.Endpoints.docker.Host}}"];
+    let here = ["unix:", "tcp://localhost:", "tcp://127.0.0.1:"];
     if let Ok(host) = said(docker(&host))
-        && !host.starts_with("unix:")
+        && !here.iter().any(|start| host.starts_with(start))
     {
         return Err(format!("its engine, {host}, may be on another machine"));
     }
