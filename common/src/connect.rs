@@ -5,7 +5,7 @@ use std::{io, time::Duration};
 use anyhow::anyhow;
 use futures_lite::StreamExt;
 use lapin::{Connection, ConnectionProperties, ErrorKind, Event};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::address::{amqp_url, masked, parse};
 use crate::note;
@@ -54,6 +54,9 @@ pub async fn connect(program: &str) -> anyhow::Result<Connection> {
 /// Closes the connection, so that the broker knows that we are gone on purpose. Waits no longer
 /// than three seconds: a broker that does not answer will find out by itself.
 pub async fn close(connection: Connection) {
+    // A channel that was dropped just now is still being closed. Until it is, lapin 4.12.3 does not
+    // close the connection, and nothing tells us when.
+    sleep(Duration::from_millis(100)).await;
     let closing = connection.close(200, "Goodbye".into());
     let _ = timeout(Duration::from_secs(3), closing).await;
 }
