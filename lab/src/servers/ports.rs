@@ -1,8 +1,10 @@
 //! Where the servers listen.
 
+use std::collections::BTreeSet;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::net::TcpListener;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
@@ -37,12 +39,17 @@ impl Ports {
 
     /// Free ports below those that a system gives to outgoing connections (from 32768 on Linux):
     /// nothing takes the port of a server that is down for a moment.
+    ///
+    /// No two calls give the same port: it takes a server some seconds to listen there.
     pub(super) fn free() -> Result<Self> {
+        static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+        let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
         let mut sockets: Vec<TcpListener> = Vec::new();
         for _ in 0..1000 {
-            let port = 10_000 + RandomState::new().build_hasher().finish() % 20_000;
-            // All are held at the same time, so that they differ.
-            sockets.extend(TcpListener::bind(("127.0.0.1", port as u16)));
+            let port = 10_000 + (RandomState::new().build_hasher().finish() % 20_000) as u16;
+            if given.insert(port) {
+                sockets.extend(TcpListener::bind(("127.0.0.1", port)));
+            }
             if let [amqp, amqps, management, mysql, admin, main, epmd, distribution] = &sockets[..]
             {
                 let port =
