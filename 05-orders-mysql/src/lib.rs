@@ -57,13 +57,13 @@ pub async fn declare(channel: &Channel) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Publishes an order. If no queue takes it, it comes back with its confirm.
+/// Publishes an order to the queue `orders`. If that is gone, the order comes back with its
+/// confirm.
 pub async fn publish(
     channel: &Channel,
-    exchange: &str,
     body: &[u8],
     properties: BasicProperties,
 ) -> lapin::Result<PublisherConfirm> {
     let mandatory = BasicPublishOptions { mandatory: true, ..Default::default() };
-    channel.basic_publish(exchange.into(), "orders".into(), mandatory, body, properties).await
+    channel.basic_publish("".into(), "orders".into(), mandatory, body, properties).await
 }

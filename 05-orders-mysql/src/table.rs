@@ -1,24 +1,28 @@
 //! The table `tb_order`: one row an order.
 
+use std::path::PathBuf;
 use std::time::Duration;
+use std::{env, io};
 
 use anyhow::{anyhow, bail};
 use common::address::MYSQL_FORM;
-use common::mysql::{is_not_for_us, may_work_later};
+use common::mysql::{Away, advice, is_fault_of_data};
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Error, Opts, Serialized};
+use mysql_async::{Conn, Error, Opts, OptsBuilder, Serialized, TxOpts};
 use tokio::time::timeout;
 
 /// The longest user id that the table takes, in characters.
 pub const USER_ID_MAX: usize = 256;
 
-/// How long a connection may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long MySQL may take to answer.
+const ANSWER: Duration = Duration::from_secs(4);
+/// How long it may take to store a batch.
+const STORE: Duration = Duration::from_secs(30);
 
 /// The message id is binary, so that the unique key compares bytes: as text, `a` and `A` would be
 /// the same order.
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS tb_order (
-    id INT UNSIGNED NOT NULL AUTO_INCREMENT,
+    id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT,
     user_id VARCHAR(256) NOT NULL,
     message_id VARBINARY(255) NOT NULL,
     db_insert_time TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP,
@@ -36,58 +40,62 @@ const INSERT: &str = "INSERT INTO tb_order (user_id, message_id)
     )) AS json
     ON DUPLICATE KEY UPDATE message_id = tb_order.message_id";
 
-const COLUMNS: &str = "SELECT CONCAT(column_name, IF(column_key = 'UNI', ' (unique)', ''))
-    FROM information_schema.columns
-    WHERE table_schema = DATABASE() AND table_name = 'tb_order' ORDER BY column_name";
+/// How many of these rows are not in the table.
+const MISSING: &str = "SELECT COUNT(*) FROM JSON_TABLE(?, '$[*]' COLUMNS (
+        message_id TEXT CHARACTER SET utf8mb4 PATH '$[1]'
+    )) AS json
+    LEFT JOIN tb_order ON tb_order.message_id = CAST(json.message_id AS BINARY)
+    WHERE tb_order.id IS NULL";
 
-/// What [`COLUMNS`] says of the table that [`CREATE`] makes.
-const EXPECTED: [&str; 5] =
-    ["db_insert_time", "db_update_time", "id", "message_id (unique)", "user_id"];
+/// The columns, with their types where another one would do harm, and the unique keys.
+const SHAPE: &str = "SELECT CONCAT(column_name, IF(
+        (column_name = 'id' AND data_type NOT IN ('int', 'bigint'))
+        OR (column_name = 'message_id' AND data_type <> 'varbinary'), CONCAT(' ', data_type), ''))
+    FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = 'tb_order'
+    UNION ALL SELECT CONCAT('UNIQUE (', GROUP_CONCAT(
+        column_name, IF(sub_part IS NULL, '', CONCAT('(', sub_part, ')')) ORDER BY seq_in_index), ')')
+    FROM information_schema.statistics
+    WHERE table_schema = DATABASE() AND table_name = 'tb_order' AND non_unique = 0
+    GROUP BY index_name";
+
+/// What [`SHAPE`] says of the table that [`CREATE`] makes, sorted.
+const EXPECTED: [&str; 7] = [
+    "UNIQUE (id)",
+    "UNIQUE (message_id)",
+    "db_insert_time",
+    "db_update_time",
+    "id",
+    "message_id",
+    "user_id",
+];
+
+/// What a server says of a statement that is newer than itself.
+const PARSE_ERROR: u16 = 1064;
 
 /// A row to be: the user id and the message id of an order.
 pub type Row<'a> = [&'a str; 2];
 
 /// Why rows are not in the table.
 pub enum Failure {
-    /// The server is not there, or not now: the same again later.
-    Away(String),
     /// One of the rows is at fault; if there is only one, we know which.
     Row(String),
-    /// It will not work next time either.
-    Fatal(String),
+    /// The same again later.
+    Away(Away),
 }
 
 impl From<Error> for Failure {
-    /// What a server's refusal means for us: <https://dev.mysql.com/doc/mysql-errors/en/>.
     fn from(error: Error) -> Self {
-        let Error::Server(error) = error else {
-            let cause = anyhow!(error).root_cause().to_string();
-            // The rows together are more than MySQL takes in one statement; one by one they are
-            // not.
-            return match cause.contains("max_allowed_packet") {
-                true => Self::Row(cause),
-                false => Self::Away(cause),
-            };
+        let (cause, answered) = match error {
+            Error::Server(error) if is_fault_of_data(&error.state, error.code) => {
+                return Self::Row(error.message);
+            }
+            Error::Server(error) => (error.message, true),
+            error => (anyhow!(error).root_cause().to_string(), false),
         };
-        if is_not_for_us(&error.state) {
-            Self::Fatal(format!(
-                "{}. Check the user, the password and the database in MYSQL_URL",
-                error.message
-            ))
-        } else if may_work_later(&error.state, error.code) {
-            Self::Away(error.message)
-        } else {
-            Self::Row(error.message)
-        }
-    }
-}
-
-impl Failure {
-    /// When a new connection is refused, none of the rows is at fault. There was one before, so it
-    /// is tried again, even if somebody must first mend what is wrong.
-    fn later(self) -> Self {
-        match self {
-            Self::Away(cause) | Self::Row(cause) | Self::Fatal(cause) => Self::Away(cause),
+        // The rows together are more than MySQL takes in one statement; one by one they are not.
+        match cause.contains("max_allowed_packet") {
+            true => Self::Row(cause),
+            false => Self::Away(Away { cause, answered }),
         }
     }
 }
@@ -102,32 +110,59 @@ impl Table {
     ///
     /// # Errors
     ///
-    /// No server there, nobody may log in, or there is a table of that name with other columns. The
+    /// No server there, nobody may log in, or there is a table of that name that would not do. The
     /// password is in none of the errors.
     pub async fn open(url: &str) -> anyhow::Result<Self> {
         let opts = Opts::from_url(url).map_err(|_| anyhow!(MYSQL_FORM))?;
+        // An insert that changes nothing must count as nothing.
+        // RabbitMQ's client reads this variable by itself, MySQL's does not.
+        let ssl = opts.ssl_opts().cloned().map(|ssl| match env::var_os("SSL_CERT_FILE") {
+            Some(file) => ssl.with_root_certs(vec![PathBuf::from(file).into()]),
+            None => ssl,
+        });
+        let opts = OptsBuilder::from_opts(opts).client_found_rows(false).ssl_opts(ssl);
+        let opts = Opts::from(opts);
         let server = format!("MySQL at {}:{}", opts.ip_or_hostname(), opts.tcp_port());
-        match connect(&opts).await {
-            Ok(connection) => Ok(Self { opts, connection: Some(connection) }),
-            Err(Failure::Fatal(cause)) => bail!("{server}: {cause}"),
-            Err(Failure::Away(cause) | Failure::Row(cause)) => bail!(
-                "cannot connect to {server}: {cause}. Is it running there? `cargo lab up` starts it; \
-                 MYSQL_URL names another address"
+        let (connection, shape) = prepare(&opts).await.map_err(|error| match error {
+            Error::Server(error) if error.code == PARSE_ERROR => anyhow!(
+                "{server} does not know JSON_TABLE: MySQL 8.0, MariaDB 10.6 or a later one is needed. \
+                 It says: {}",
+                error.message
             ),
+            Error::Server(error) => {
+                anyhow!("{server}: {}{}", error.message, advice(&error.state, error.code))
+            }
+            error => anyhow!(
+                "cannot connect to {server}: {}. Is it running there? `cargo lab up` starts it; \
+                 MYSQL_URL names another address",
+                anyhow!(error).root_cause()
+            ),
+        })?;
+        if shape != EXPECTED {
+            bail!(
+                "{server}: the table `tb_order` in the database `{}` has other columns than this \
+                 lesson needs: {}. Rename it (RENAME TABLE tb_order TO tb_order_old) and start again: \
+                 then a new one is made",
+                opts.db_name().unwrap_or_default(),
+                shape.join(", ")
+            );
         }
+        Ok(Self { opts, connection: Some(connection) })
     }
 
-    /// Stores all of the rows or none, in one statement, which is one transaction. A row whose
-    /// message id is in the table already is left as it is. Says how many are new.
+    /// Stores all of the rows or none, in one transaction. A row whose message id is in the table
+    /// already is left as it is. Says how many are new.
     pub async fn insert(&mut self, rows: &[Row<'_>]) -> Result<u64, Failure> {
         // Put back when all went well. After an error, or if nobody waits for our end, there is a
-        // new one the next time.
+        // new one the next time. Whatever is wrong with that, none of the rows is at fault.
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => connect(&self.opts).await.map_err(Failure::later)?,
+            None => connect(&self.opts).await.map_err(|error| match error.into() {
+                Failure::Row(cause) => Failure::Away(Away { cause, answered: true }),
+                away => away,
+            })?,
         };
-        connection.exec_drop(INSERT, (Serialized(rows),)).await?;
-        let new = connection.affected_rows();
+        let new = store(&mut connection, rows).await?;
         self.connection = Some(connection);
         Ok(new)
     }
@@ -141,20 +176,51 @@ impl Table {
     }
 }
 
-async fn connect(opts: &Opts) -> Result<Conn, Failure> {
-    let connecting = timeout(CONNECT_TIMEOUT, Conn::new(opts.clone())).await;
-    let no_answer = |_| Failure::Away("it does not answer".to_owned());
-    let mut connection = connecting.map_err(no_answer)??;
-    let columns: Vec<String> = connection.query(COLUMNS).await?;
-    if columns.is_empty() {
-        connection.query_drop(CREATE).await?;
-    } else if columns != EXPECTED {
-        return Err(Failure::Fatal(format!(
-            "the table `tb_order` in the database `{}` has other columns than this lesson needs: {}. \
-             Rename it (RENAME TABLE tb_order TO tb_order_old) and start again: then a new one is made",
-            opts.db_name().unwrap_or_default(),
-            columns.join(", ")
-        )));
+/// A connection to a server that can do what we need, the table made, and its shape.
+async fn prepare(opts: &Opts) -> Result<(Conn, Vec<String>), Error> {
+    let mut connection = connect(opts).await?;
+    let mut shape: Vec<String> = within(ANSWER, connection.query(SHAPE)).await?;
+    if shape.is_empty() {
+        within(ANSWER, connection.query_drop(CREATE)).await?;
+        shape = within(ANSWER, connection.query(SHAPE)).await?;
     }
-    Ok(connection)
+    shape.sort();
+    if shape == EXPECTED {
+        within(ANSWER, connection.prep(INSERT)).await?;
+    }
+    Ok((connection, shape))
+}
+
+async fn connect(opts: &Opts) -> Result<Conn, Error> {
+    within(ANSWER, Conn::new(opts.clone())).await
+}
+
+/// Stores the rows. If this ends with an error, the connection must go, and with it the
+/// transaction.
+async fn store(connection: &mut Conn, rows: &[Row<'_>]) -> Result<u64, Failure> {
+    let begin = connection.start_transaction(TxOpts::default());
+    let mut transaction = within(ANSWER, begin).await?;
+    within(STORE, transaction.exec_drop(INSERT, (Serialized(rows),))).await?;
+    let new = transaction.affected_rows();
+    // Those that are not new must be known: `ON DUPLICATE KEY` speaks of every unique key.
+    if new < rows.len() as u64 {
+        let missing = transaction.exec_first(MISSING, (Serialized(rows),));
+        let missing: Option<u64> = within(STORE, missing).await?;
+        if missing != Some(0) {
+            let cause = "orders are in conflict with other rows of tb_order, whose message ids differ: \
+                         is there another unique key, or are the ids used up?";
+            return Err(Failure::Away(Away { cause: cause.to_owned(), answered: true }));
+        }
+    }
+    within(STORE, transaction.commit()).await?;
+    Ok(new)
+}
+
+/// Does something with MySQL, but does not wait for it for ever.
+async fn within<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let silent = || io::Error::new(io::ErrorKind::TimedOut, "it does not answer");
+    timeout(limit, work).await.unwrap_or_else(|_| Err(silent().into()))
 }

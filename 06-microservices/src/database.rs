@@ -1,18 +1,18 @@
 //! A database of one's own, and what to do when it is away.
 
+use std::env;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::anyhow;
 use common::address::{MYSQL_FORM, mysql_url};
-use common::backoff::Backoff;
-use common::mysql::{is_not_for_us, may_work_later};
-use common::note;
+use common::mysql::{Away, Outage, advice, is_fault_of_data};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Opts, OptsBuilder, Pool, Transaction, TxOpts};
 use tokio::time::timeout;
 
-/// How long MySQL may take to answer before it counts as away.
-const TIMEOUT: Duration = Duration::from_secs(4);
+/// How long a transaction may take before MySQL counts as away: ten round trips, some of them slow.
+const TIMEOUT: Duration = Duration::from_secs(15);
 
 const OUTBOX: &str = "CREATE TABLE IF NOT EXISTS outbox (
     id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
@@ -23,28 +23,27 @@ const OUTBOX: &str = "CREATE TABLE IF NOT EXISTS outbox (
 
 const INBOX: &str = "CREATE TABLE IF NOT EXISTS inbox (
     message_id VARBINARY(255) NOT NULL PRIMARY KEY,
-    received TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP
+    received TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    KEY (received)
 ) ENGINE = InnoDB";
 
 /// Why something was not done.
 #[derive(Debug)]
 pub enum Failure {
-    /// MySQL is not there, or does not let us: the same again later.
-    Away(String),
-    /// It will not work next time either.
+    /// MySQL is not there, or does not do it now: the same again later.
+    Away(Away),
+    /// The data is at fault: it will not work next time either.
     Refused(String),
 }
 
 impl From<Error> for Failure {
-    /// What a server's refusal means: <https://dev.mysql.com/doc/mysql-errors/en/>.
     fn from(error: Error) -> Self {
         match error {
-            Error::Server(error)
-                if !may_work_later(&error.state, error.code) && !is_not_for_us(&error.state) =>
-            {
+            Error::Server(error) if is_fault_of_data(&error.state, error.code) => {
                 Self::Refused(error.message)
             }
-            error => Self::Away(error.to_string()),
+            Error::Server(error) => Self::Away(Away { cause: error.message, answered: true }),
+            error => Self::Away(Away { cause: error.to_string(), answered: false }),
         }
     }
 }
@@ -68,6 +67,14 @@ impl Database {
     /// No server there, or it refuses us. The password is in none of the errors.
     pub async fn open(service: &str, tables: &[&str]) -> anyhow::Result<Self> {
         let opts = Opts::from_url(&mysql_url()).map_err(|_| anyhow!(MYSQL_FORM))?;
+        // An insert that changes nothing must count as nothing: the inbox depends on it.
+        // RabbitMQ's client reads this variable by itself, MySQL's does not.
+        let ssl = opts.ssl_opts().cloned().map(|ssl| match env::var_os("SSL_CERT_FILE") {
+            Some(file) => ssl.with_root_certs(vec![PathBuf::from(file).into()]),
+            None => ssl,
+        });
+        let opts = OptsBuilder::from_opts(opts).client_found_rows(false).ssl_opts(ssl);
+        let opts = Opts::from(opts);
         let name = format!("{}_{service}", opts.db_name().unwrap_or("test"));
         let address = format!(
             "mysql://{}:***@{}:{}/{name}",
@@ -89,48 +96,52 @@ impl Database {
         timeout(TIMEOUT, create)
             .await
             .unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
-            .map_err(|cause| {
-                anyhow!("cannot use {address}: {cause}. Check MYSQL_URL; `cargo lab up` starts MySQL on this machine")
+            .map_err(|cause| match cause {
+                Error::Server(error) => {
+                    let advice = advice(&error.state, error.code);
+                    anyhow!("cannot use {address}: {}{advice}", error.message)
+                }
+                cause => anyhow!(
+                    "cannot use {address}: {cause}. Is MySQL running there? `cargo lab up` starts it; \
+                     MYSQL_URL names another address"
+                ),
             })?;
         let pool = Pool::new(OptsBuilder::from_opts(opts).db_name(Some(name)));
         Ok(Self { pool })
     }
 
-    /// Begins a transaction. Dropped without a commit, it is rolled back. Whatever is wrong here,
-    /// no event is at fault.
+    /// To read something.
+    pub async fn connection(&self) -> Result<Conn, Failure> {
+        Ok(self.pool.get_conn().await?)
+    }
+
+    /// Begins a transaction. Dropped without a commit, it is rolled back.
     pub async fn begin(&self) -> Result<Transaction<'static>, Failure> {
-        let transaction = self.pool.start_transaction(TxOpts::default()).await;
-        transaction.map_err(|error| Failure::Away(error.to_string()))
+        Ok(self.pool.start_transaction(TxOpts::default()).await?)
     }
 }
 
 /// Does something with MySQL, but does not wait for it for ever.
 pub async fn within<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let no_answer = || Err(Failure::Away("no answer".to_owned()));
-    timeout(TIMEOUT, work).await.unwrap_or_else(|_| no_answer())
+    let silent = || Failure::Away(Away { cause: "no answer".to_owned(), answered: false });
+    timeout(TIMEOUT, work).await.unwrap_or_else(|_| Err(silent()))
 }
 
-/// Does something with MySQL, and again while MySQL is away, which it says once on standard error.
+/// Does something with MySQL, and again while MySQL is away, which it says on standard error.
 ///
 /// # Errors
 ///
 /// Why MySQL has refused it.
 pub async fn persist<T>(mut work: impl AsyncFnMut() -> Result<T, Failure>) -> Result<T, String> {
-    let mut backoff = Backoff::default();
+    let mut outage = Outage::default();
     loop {
-        let result = within(work()).await;
-        if let Err(Failure::Away(cause)) = result {
-            if !backoff.has_waited() {
-                note!(" [!] MySQL: {cause}. Trying again ...");
+        match within(work()).await {
+            Err(Failure::Away(away)) => outage.wait(away).await,
+            Err(Failure::Refused(reason)) => return Err(reason),
+            Ok(done) => {
+                outage.end();
+                return Ok(done);
             }
-            backoff.wait().await;
-            continue;
         }
-        if backoff.has_waited() {
-            note!(" [!] MySQL is back");
-        }
-        return result.map_err(|failure| match failure {
-            Failure::Refused(reason) | Failure::Away(reason) => reason,
-        });
     }
 }

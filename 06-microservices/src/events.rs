@@ -13,6 +13,8 @@ pub const UPDATED: &str = "product_updated";
 pub const DELETED: &str = "product_deleted";
 /// Main tells of likes.
 pub const LIKED: &str = "product_liked";
+/// Main asks for all products: admin tells of each as if it had been updated.
+pub const WANTED: &str = "products_wanted";
 
 /// The body of [`CREATED`] and [`UPDATED`].
 #[derive(Serialize, Deserialize)]
@@ -20,6 +22,23 @@ pub struct Product {
     pub id: u32,
     pub title: String,
     pub image: String,
+}
+
+impl Product {
+    /// What is wrong with a title or an image, whether a request brings them or an event.
+    pub fn check(title: &str, image: &str) -> Result<(), &'static str> {
+        if title.trim().is_empty() || title.chars().count() > 200 {
+            return Err("title: 1 to 200 characters");
+        }
+        // an address with another scheme, `javascript:` for one, has no business on a page
+        let known = ["/", "http://", "https://"].iter().any(|start| image.starts_with(start));
+        if !known || image.chars().count() > 2000 {
+            return Err(
+                "image: an address that begins with http://, https:// or /, of at most 2000 characters",
+            );
+        }
+        Ok(())
+    }
 }
 
 /// The body of [`DELETED`] and [`LIKED`].
@@ -57,7 +76,7 @@ pub async fn declare(channel: &Channel) -> anyhow::Result<()> {
     for (queue, arguments, exchange, kinds) in [
         ("products.dead", dead, "products.dlx", &[""][..]),
         ("main", events.clone(), "products", &[CREATED, UPDATED, DELETED]),
-        ("admin", events, "products", &[LIKED]),
+        ("admin", events, "products", &[LIKED, WANTED]),
     ] {
         channel
             .queue_declare(queue.into(), QueueDeclareOptions::durable(), arguments)

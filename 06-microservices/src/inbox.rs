@@ -1,32 +1,41 @@
 //! The inbox. An event may come twice, and is applied once: its message id is written in the
 //! transaction that applies it, and one that is there already is skipped.
 
-use anyhow::Context;
-use common::{CancellationToken, note, printable, say};
+use std::time::Duration;
+
+use anyhow::{Context, Error};
+use common::{CancellationToken, Ended, note, prefetch, printable, say};
 use futures_lite::StreamExt;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Connection, message::Delivery};
 use mysql_async::Transaction;
 use mysql_async::prelude::Queryable;
+use tokio::time::sleep;
 
 use crate::database::{Database, Failure, persist};
 use crate::events::declare;
 
+/// An event comes again soon after its first time, or after what was down has started again. Three
+/// months is longer than anything should be down.
+const FORGET: &str =
+    "DELETE FROM inbox WHERE received < CURRENT_TIMESTAMP - INTERVAL 90 DAY LIMIT 1000";
+const HOUR: Duration = Duration::from_secs(3600);
+
 /// Applies the events of a queue, one after the other, until Ctrl-C or until the connection is
 /// lost. `apply` gets the kind and the body; what it refuses goes to `products.dead`. `applied` is
-/// called after each commit.
+/// called with the body after each commit.
 pub async fn consume(
     connection: &Connection,
     stop: &CancellationToken,
-    queue: &str,
+    queue: &'static str,
     database: &Database,
     mut apply: impl AsyncFnMut(&mut Transaction<'static>, &str, &[u8]) -> Result<(), Failure>,
-    mut applied: impl AsyncFnMut(),
+    mut applied: impl AsyncFnMut(&[u8]),
 ) -> anyhow::Result<()> {
     let channel = connection.create_channel().await?;
     declare(&channel).await?;
-    channel.basic_qos(50, BasicQosOptions::default()).await?;
+    channel.basic_qos(prefetch(50), BasicQosOptions::default()).await?;
     let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
     let mut consumer = channel.basic_consume(queue.into(), "".into(), options, none).await?;
     note!(" [*] Waiting for events. To exit press CTRL+C");
@@ -36,7 +45,7 @@ pub async fn consume(
             delivery = consumer.next() => delivery,
             () = stop.cancelled() => return Ok(()),
         };
-        let event = delivery.context("the broker ended the consumer: was the queue deleted?")??;
+        let event = delivery.context(Ended(queue))??;
         let once = async || {
             let mut transaction = database.begin().await?;
             once(&mut transaction, &event, &mut apply).await?;
@@ -44,7 +53,7 @@ pub async fn consume(
         };
         match persist(once).await {
             Ok(()) => {
-                applied().await;
+                applied(&event.data).await;
                 let kind = event.properties.kind().as_ref();
                 let kind = printable(kind.map_or("", |kind| kind.as_str()).as_bytes());
                 say!(" [x] Received {kind} {}", printable(&event.data))?;
@@ -54,6 +63,26 @@ pub async fn consume(
                 note!(" [!] An event goes to products.dead: {reason}");
                 event.nack(BasicNackOptions::default()).await?; // without `requeue`
             }
+        }
+    }
+}
+
+/// Forgets, once an hour, the events that came long ago.
+pub async fn forget(database: &Database, stop: &CancellationToken) -> anyhow::Result<()> {
+    loop {
+        let delete = async || {
+            let mut transaction = database.begin().await?;
+            transaction.query_drop(FORGET).await?;
+            let deleted = transaction.affected_rows();
+            transaction.commit().await?;
+            Ok(deleted)
+        };
+        if persist(delete).await.map_err(Error::msg)? > 0 {
+            continue; // not all at once: the events that come now must not wait for it
+        }
+        tokio::select! {
+            () = sleep(HOUR) => {}
+            () = stop.cancelled() => return Ok(()),
         }
     }
 }

@@ -2,28 +2,42 @@
 //! one without the other. A relay publishes what is in the outbox, and takes it out when it is
 //! confirmed.
 
+use std::collections::HashSet;
 use std::mem;
 use std::time::Duration;
 
 use anyhow::{Error, bail};
-use common::{CancellationToken, note};
+use common::{CancellationToken, confirmed, note};
+use futures_util::future::try_join_all;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::{BasicProperties, Confirmation, Connection};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, PublisherConfirm};
 use mysql_async::prelude::Queryable;
-use mysql_async::{Transaction, params};
+use mysql_async::{Serialized, Transaction, params};
 use serde::Serialize;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::database::{Database, Failure, persist};
-use crate::events::declare;
+use crate::events::{LIKED, ProductId, declare};
 
 /// How many events the relay takes from the outbox at once.
-const BATCH: u32 = 100;
+const BATCH: u32 = 1000;
+
+/// Its parameter is a JSON array of ids. Not all up to the last one: an event with a smaller id may
+/// have been committed meanwhile.
+const DELETE: &str = "DELETE outbox FROM outbox
+    JOIN JSON_TABLE(?, '$[*]' COLUMNS (id BIGINT UNSIGNED PATH '$')) AS sent ON sent.id = outbox.id";
 
 /// How long to wait before the relay looks into the outbox unasked.
 const IDLE: Duration = Duration::from_secs(1);
+
+struct Event {
+    id: u64,
+    message_id: String,
+    kind: String,
+    body: String,
+}
 
 /// Writes an event into the outbox, in the transaction of the change that it tells of.
 pub async fn write(
@@ -40,9 +54,9 @@ pub async fn write(
     Ok(transaction.exec_drop(insert, values).await?)
 }
 
-/// Publishes what is in the outbox, in its order, until Ctrl-C or until the connection is lost.
-/// `written` wakes it. If it dies between the confirm and the deletion, it publishes an event
-/// twice, with the same message id.
+/// Publishes what is in the outbox until Ctrl-C or until the connection is lost. `written` wakes
+/// it. If it dies between the confirm and the deletion, it publishes an event twice, with the same
+/// message id.
 pub async fn relay(
     connection: &Connection,
     stop: &CancellationToken,
@@ -59,30 +73,20 @@ pub async fn relay(
             let mut transaction = database.begin().await?;
             let select =
                 format!("SELECT id, message_id, kind, body FROM outbox ORDER BY id LIMIT {BATCH}");
-            Ok(transaction.query::<(u64, String, String, String), _>(select).await?)
+            let event = |(id, message_id, kind, body)| Event { id, message_id, kind, body };
+            Ok(transaction.query_map(select, event).await?)
         };
-        let events = persist(read).await.map_err(Error::msg)?;
-        // One after the other: the next one only when this one is confirmed. What happens to a
-        // product must not be overtaken.
-        let mut sent = Vec::new();
-        for (id, message_id, kind, body) in &events {
-            let mandatory = BasicPublishOptions { mandatory: true, ..Default::default() };
-            let properties = BasicProperties::default()
-                .with_message_id(message_id.as_str().into())
-                .with_type(kind.as_str().into())
-                .with_content_type("application/json".into())
-                .with_delivery_mode(2);
-            let kind = kind.as_str().into();
-            let confirm = channel
-                .basic_publish("products".into(), kind, mandatory, body.as_bytes(), properties)
-                .await?;
-            match confirm.await? {
-                Confirmation::Ack(None) => sent.push((*id,)),
+        let events = in_order(persist(read).await.map_err(Error::msg)?);
+        // All at once, and then their confirms.
+        let confirms = try_join_all(events.iter().map(|event| publish(&channel, event))).await?;
+        let mut sent = Vec::with_capacity(events.len());
+        for (event, confirm) in events.iter().zip(confirms) {
+            match confirmed(connection, confirm).await? {
+                Confirmation::Ack(None) => sent.push(event.id),
                 Confirmation::Nack(_) => {
                     if !mem::replace(&mut refused, true) {
                         note!(" [!] A queue for events is full, or down. Trying again ...");
                     }
-                    break;
                 }
                 _ => bail!("an event came back: was a queue deleted?"),
             }
@@ -97,12 +101,34 @@ pub async fn relay(
         }
         let delete = async || {
             let mut transaction = database.begin().await?;
-            let delete = "DELETE FROM outbox WHERE id = ?";
-            transaction.exec_batch(delete, sent.clone()).await?;
+            transaction.exec_drop(DELETE, (Serialized(&sent),)).await?;
             Ok(transaction.commit().await?)
         };
         persist(delete).await.map_err(Error::msg)?;
     }
     channel.close(200, "Goodbye".into()).await?;
     Ok(())
+}
+
+/// Those that can be on their way at the same time: of each product the first only. The broker may
+/// refuse one event and take the next, and what happens to a product must not be overtaken. Likes
+/// can be counted in any order.
+fn in_order(mut events: Vec<Event>) -> Vec<Event> {
+    let mut products = HashSet::new();
+    events.retain(|event| {
+        let product = serde_json::from_str(&event.body).map(|ProductId { id }| id).ok();
+        event.kind == LIKED || products.insert(product)
+    });
+    events
+}
+
+async fn publish(channel: &Channel, event: &Event) -> lapin::Result<PublisherConfirm> {
+    let mandatory = BasicPublishOptions { mandatory: true, ..Default::default() };
+    let properties = BasicProperties::default()
+        .with_message_id(event.message_id.as_str().into())
+        .with_type(event.kind.as_str().into())
+        .with_content_type("application/json".into())
+        .with_delivery_mode(2);
+    let (kind, body) = (event.kind.as_str().into(), event.body.as_bytes());
+    channel.basic_publish("products".into(), kind, mandatory, body, properties).await
 }

@@ -1,33 +1,47 @@
 //! HTTP: answers, errors, the page and its live updates.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use axum::extract::rejection::{JsonRejection, PathRejection};
-use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{StatusCode, header};
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::middleware::{Next, from_fn};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use common::{CancellationToken, note};
+use futures_lite::future::or;
 use futures_lite::stream::{self, Stream};
 use mysql_async::prelude::Queryable;
 use serde::Serialize;
+use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::sync::{Mutex, Notify, watch};
-use tokio::time::timeout;
+use tokio::sync::{Mutex, Notify, broadcast};
+use tokio::time::{sleep, timeout};
 
 use crate::database::{Database, Failure, within};
+use crate::events::ProductId;
 
 /// How long requests may take to finish when the service ends.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// The largest body of a request, in bytes.
 const BODY_MAX: usize = 16 * 1024;
+
+/// How often we look for what another instance of this service has changed.
+const REFRESH: Duration = Duration::from_secs(5);
+
+/// How many changes a page may be behind. One that has missed some reads the list again.
+const BEHIND: usize = 1000;
+
+/// What a page may load: what comes from us, and pictures.
+const CONTENT: &str = "default-src 'self'; img-src 'self' http: https:; frame-ancestors 'none'";
 
 /// A product as both services show it.
 #[derive(Clone, PartialEq, Serialize)]
@@ -45,8 +59,10 @@ pub struct Service {
     pub written: Notify,
     /// The service ends: pages that wait for news are let go.
     pub ending: CancellationToken,
-    products: watch::Sender<Vec<Product>>,
-    reading: Mutex<()>,
+    /// The products as we have seen them last.
+    known: Mutex<BTreeMap<u32, Product>>,
+    /// What has changed since, for the pages: JSON.
+    changes: broadcast::Sender<String>,
 }
 
 impl Service {
@@ -55,36 +71,94 @@ impl Service {
             database,
             written: Notify::new(),
             ending: CancellationToken::new(),
-            products: watch::Sender::default(),
-            reading: Mutex::new(()),
+            known: Mutex::default(),
+            changes: broadcast::Sender::new(BEHIND),
         }
     }
 
-    /// To be called after each change: tells the pages, and the relay.
-    pub async fn changed(&self) {
+    /// To be called after each change of a product: tells the pages, and wakes the relay.
+    pub async fn changed(&self, id: u32) {
         self.written.notify_one();
-        // One after the other: what was read earlier must not replace what was read later.
-        let _reading = self.reading.lock().await;
-        if let Ok(products) = within(self.read()).await {
-            self.products.send_if_modified(|known| {
-                let modified = *known != products;
-                *known = products;
-                modified
-            });
+        // Locked while we read: what was read earlier must not replace what was read later.
+        let mut known = self.known.lock().await;
+        if let Ok(products) = within(self.read(Some(id))).await {
+            self.tell(&mut known, id, products.into_iter().next());
         }
     }
 
-    /// All products. If MySQL is away, as they were the last time.
-    pub async fn products(&self) -> Vec<Product> {
-        let products = within(self.read()).await;
-        products.unwrap_or_else(|_| self.products.borrow().clone())
+    /// To be called after each event that was applied.
+    pub async fn applied(&self, event: &[u8]) {
+        match serde_json::from_slice(event) {
+            Ok(ProductId { id }) => self.changed(id).await,
+            Err(_) => self.written.notify_one(),
+        }
     }
 
-    async fn read(&self) -> Result<Vec<Product>, Failure> {
-        let mut transaction = self.database.begin().await?;
-        let select = "SELECT id, title, image, likes FROM products ORDER BY id";
+    /// Reads all products, and tells the pages of those that have changed.
+    pub async fn refresh(&self) {
+        let mut known = self.known.lock().await;
+        let Ok(products) = within(self.read(None)).await else { return };
+        let products: BTreeMap<_, _> =
+            products.into_iter().map(|product| (product.id, product)).collect();
+        let gone: Vec<u32> =
+            known.keys().filter(|id| !products.contains_key(id)).copied().collect();
+        for id in gone {
+            self.tell(&mut known, id, None);
+        }
+        for (id, product) in products {
+            self.tell(&mut known, id, Some(product));
+        }
+    }
+
+    fn tell(&self, known: &mut BTreeMap<u32, Product>, id: u32, product: Option<Product>) {
+        if known.get(&id) == product.as_ref() {
+            return;
+        }
+        let change = match product {
+            Some(product) => {
+                let change = json!(product).to_string();
+                known.insert(id, product);
+                change
+            }
+            None => {
+                known.remove(&id);
+                json!({ "deleted": id }).to_string()
+            }
+        };
+        let _ = self.changes.send(change); // an error: no page is open
+    }
+
+    /// All products, or this one. If MySQL is away, as they were the last time.
+    pub async fn products(&self, id: Option<u32>) -> Vec<Product> {
+        match within(self.read(id)).await {
+            Ok(products) => products,
+            Err(_) => {
+                let known = self.known.lock().await;
+                known.values().filter(|known| id.is_none_or(|id| id == known.id)).cloned().collect()
+            }
+        }
+    }
+
+    async fn read(&self, id: Option<u32>) -> Result<Vec<Product>, Failure> {
+        let mut connection = self.database.connection().await?;
+        let select = "SELECT id, title, image, likes FROM products";
         let product = |(id, title, image, likes)| Product { id, title, image, likes };
-        Ok(transaction.query_map(select, product).await?)
+        Ok(match id {
+            Some(id) => {
+                connection.exec_map(format!("{select} WHERE id = ?"), (id,), product).await?
+            }
+            None => connection.query_map(format!("{select} ORDER BY id"), product).await?,
+        })
+    }
+
+    /// As long as a page is open, looks for what another instance of this service has changed.
+    async fn follow<T>(&self) -> T {
+        loop {
+            sleep(REFRESH).await;
+            if self.changes.receiver_count() > 0 {
+                self.refresh().await;
+            }
+        }
     }
 }
 
@@ -103,7 +177,7 @@ impl Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let body = Json(serde_json::json!({ "message": self.1 }));
+        let body = Json(json!({ "message": self.1 }));
         (self.0, body).into_response()
     }
 }
@@ -111,8 +185,8 @@ impl IntoResponse for Refusal {
 impl From<Failure> for Refusal {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Away(cause) => {
-                note!(" [!] MySQL: {cause}");
+            Failure::Away(away) => {
+                note!(" [!] MySQL: {}", away.cause);
                 Self::unavailable("the database")
             }
             Failure::Refused(reason) => {
@@ -135,16 +209,24 @@ impl From<PathRejection> for Refusal {
     }
 }
 
-/// The routes of a service, with those that both have: the events of the page, the page, the
+/// The routes of a service, with those that both have: the changes for the page, the page, the
 /// pictures.
-pub fn router(page: &'static str, routes: Router<Arc<Service>>, service: &Arc<Service>) -> Router {
+pub fn router(
+    page: &'static str,
+    script: &'static str,
+    routes: Router<Arc<Service>>,
+    service: &Arc<Service>,
+) -> Router {
     let file = |kind: &'static str, file: &'static str| {
         get(async move || ([(header::CONTENT_TYPE, kind)], file))
     };
     let svg = |picture| file("image/svg+xml", picture);
+    let js = |script| file("text/javascript", script);
     routes
         .route("/", get(async move || Html(page)))
-        .route("/api/events", get(events))
+        .route("/page.js", js(script))
+        .route("/products.js", js(include_str!("../static/products.js")))
+        .route("/api/events", get(changes))
         .route("/style.css", file("text/css", include_str!("../static/style.css")))
         .route("/images/lighthouse.svg", svg(include_str!("../static/lighthouse.svg")))
         .route("/images/mountain.svg", svg(include_str!("../static/mountain.svg")))
@@ -154,30 +236,56 @@ pub fn router(page: &'static str, routes: Router<Arc<Service>>, service: &Arc<Se
             Refusal(StatusCode::METHOD_NOT_ALLOWED, "this cannot be done here".to_owned())
         })
         .layer(DefaultBodyLimit::max(BODY_MAX))
+        .layer(from_fn(from_our_pages))
         .with_state(Arc::clone(service))
 }
 
-pub async fn list(State(service): State<Arc<Service>>) -> Json<Vec<Product>> {
-    Json(service.products().await)
+/// Answers only what our own pages ask. A page from somewhere else may send requests to this
+/// machine, too, with the browser of someone who sits at it.
+async fn from_our_pages(request: Request, next: Next) -> Response {
+    let mut response = match is_ours(request.headers()) {
+        true => next.run(request).await,
+        false => {
+            let message = "this is for pages from here only: see the README".to_owned();
+            Refusal(StatusCode::FORBIDDEN, message).into_response()
+        }
+    };
+    let content = HeaderValue::from_static(CONTENT);
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, content);
+    response
 }
 
-/// Server-sent events: the whole list now, and again whenever it has changed.
+/// The host is this machine, or an address: a name can be made to point to us by whoever owns it.
+/// The origin, if there is one, is the same host.
+fn is_ours(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let Some(host) = text(header::HOST) else { return false };
+    let name = format!("http://{host}").parse::<Uri>().ok();
+    let name = name.as_ref().and_then(Uri::host).unwrap_or_default();
+    let address = name.trim_matches(['[', ']']).parse::<IpAddr>();
+    let origin = text(header::ORIGIN).is_none_or(|origin| origin == format!("http://{host}"));
+    origin && (name == "localhost" || address.is_ok())
+}
+
+pub async fn list(State(service): State<Arc<Service>>) -> Json<Vec<Product>> {
+    Json(service.products(None).await)
+}
+
+/// Server-sent events: each product that changes, from now on. A page then reads the list.
 /// <https://developer.mozilla.org/en-US/docs/Web/API/Server-sent_events>
-async fn events(
+async fn changes(
     State(service): State<Arc<Service>>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    service.changed().await;
-    let mut products = service.products.subscribe();
-    products.mark_changed();
-    let events = stream::unfold(products, move |mut products| {
+    let changes = service.changes.subscribe();
+    let events = stream::unfold(changes, move |mut changes| {
         let service = Arc::clone(&service);
         async move {
-            tokio::select! {
-                changed = products.changed() => changed.ok()?,
+            // It ends for a page that has missed something, too: the browser asks again.
+            let change = tokio::select! {
+                change = changes.recv() => change.ok()?,
                 () = service.ending.cancelled() => return None,
-            }
-            let data = serde_json::to_string(&*products.borrow_and_update()).ok()?;
-            Some((Ok(Event::default().data(data)), products))
+            };
+            Some((Ok(Event::default().data(change)), changes))
         }
     });
     Sse::new(events).keep_alive(KeepAlive::default())
@@ -188,18 +296,18 @@ async fn events(
 pub async fn serve_while(
     address: SocketAddr,
     router: Router,
-    ending: CancellationToken,
+    service: &Service,
     work: impl Future<Output = anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
     let listener = TcpListener::bind(address)
         .await
         .with_context(|| format!("cannot listen at {address}; --listen names another address"))?;
     note!(" [*] http://localhost:{}", listener.local_addr()?.port());
-    let server =
-        axum::serve(listener, router).with_graceful_shutdown(ending.clone().cancelled_owned());
+    let ending = service.ending.clone().cancelled_owned();
+    let server = axum::serve(listener, router).with_graceful_shutdown(ending);
     let server = tokio::spawn(server.into_future());
-    let result = work.await;
-    ending.cancel();
+    let result = or(work, service.follow()).await;
+    service.ending.cancel();
     // Not for ever: somebody may have begun a request and never ended it.
     if let Ok(served) = timeout(GRACE, server).await {
         served??;

@@ -1,6 +1,6 @@
 //! One connection: its name, its errors with advice, its clean end.
 
-use std::{io, time::Duration};
+use std::{fmt, io, time::Duration};
 
 use anyhow::anyhow;
 use futures_lite::StreamExt;
@@ -13,6 +13,22 @@ use crate::note;
 /// How long a connection may take. A broker that is reachable answers within milliseconds;
 /// one behind a slow network, within a second or two.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Why there is no connection, in one line. Some other reasons have no name.
+#[derive(Debug)]
+pub enum Unconnected {
+    /// The broker is there and does not let us in.
+    Refused(String),
+    /// Something is there and says nothing.
+    Silent(String),
+}
+
+impl fmt::Display for Unconnected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Refused(line) | Self::Silent(line)) = self;
+        f.write_str(line)
+    }
+}
 
 /// Connects to RabbitMQ at [`amqp_url`]. `program` is the name of the connection: the management
 /// page shows it.
@@ -33,7 +49,16 @@ pub async fn connect(program: &str) -> anyhow::Result<Connection> {
         .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
     let connection = result.map_err(|error| {
         let (cause, advice) = explain(&error);
-        anyhow!("cannot connect to {}: {cause}. {advice}", masked(&uri))
+        let line = format!("cannot connect to {}: {cause}{advice}", masked(&uri));
+        match error.kind() {
+            ErrorKind::ProtocolError(reply) if ![320, 541].contains(&reply.get_id()) => {
+                anyhow!(Unconnected::Refused(line))
+            }
+            ErrorKind::IOError(cause) if cause.kind() == io::ErrorKind::TimedOut => {
+                anyhow!(Unconnected::Silent(line))
+            }
+            _ => anyhow!(line),
+        }
     })?;
 
     let mut events = connection.events_listener().boxed();
@@ -61,34 +86,34 @@ pub async fn close(connection: Connection) {
     let _ = timeout(Duration::from_secs(3), closing).await;
 }
 
+const HELP: &str =
+    ". Is RabbitMQ running there? `cargo lab up` starts it; AMQP_URL names another address";
+
 /// Why a connection failed, and what to do about it.
 fn explain(error: &lapin::Error) -> (String, &'static str) {
     match error.kind() {
         // Reply codes: https://www.rabbitmq.com/amqp-0-9-1-reference#constants
         ErrorKind::ProtocolError(reply) => {
-            let advice = match reply.get_id() {
-                403 => "Check the user and the password in AMQP_URL",
-                530 => "Check the virtual host, the last part of AMQP_URL (the default one is %2f)",
-                _ => "The log of the broker says more",
-            };
             let cause = reply.get_message().to_string();
+            let advice = match reply.get_id() {
+                403 => ". Check the user and the password in AMQP_URL",
+                530 if cause.contains("not found") => {
+                    ". Check the virtual host, the last part of AMQP_URL (the default one is %2f)"
+                }
+                _ => "", // a limit, a permission: the broker's own words say what
+            };
             (cause.trim_end_matches('.').to_owned(), advice)
         }
         ErrorKind::IOError(cause) if cause.to_string().contains("certificate") => (
             cause.to_string(),
-            "If the server's certificate is from an authority of your own, name its file in \
+            ". If the server's certificate is from an authority of your own, name its file in \
              SSL_CERT_FILE",
         ),
         ErrorKind::IOError(cause) if cause.to_string().contains("corrupt message") => (
             cause.to_string(),
-            "What answers there does not speak TLS; an AMQP_URL that begins with amqp:// does without",
+            ". What answers there does not speak TLS; an AMQP_URL that begins with amqp:// does without",
         ),
-        kind => (
-            match kind {
-                ErrorKind::ParsingError(_) => "what answers there does not speak AMQP".to_owned(),
-                _ => error.to_string(),
-            },
-            "Is RabbitMQ running there? `cargo lab up` starts it; AMQP_URL names another address",
-        ),
+        ErrorKind::ParsingError(_) => ("what answers there does not speak AMQP".to_owned(), HELP),
+        _ => (error.to_string(), HELP),
     }
 }

@@ -3,20 +3,33 @@
 //!
 //! - [`address`]: `AMQP_URL` and `MYSQL_URL`;
 //! - [`connect`]: one connection, its name, its errors with advice, its clean end;
-//! - [`supervise`]: one connection after the other, Ctrl-C and SIGTERM; `lost`: when one is lost;
+//! - [`answer`]: how long to wait for an answer of the broker;
+//! - [`supervise`]: one connection after the other;
+//! - [`lost`]: when a connection is lost;
+//! - [`beside`]: a second connection, to publish;
+//! - [`stop`]: Ctrl-C and SIGTERM;
+//! - [`careful`]: a message that lapin cannot read;
 //! - [`backoff`]: pauses between attempts that grow;
 //! - [`mysql`]: what an error of MySQL says of the statement;
 //! - [`report`]: what a program prints, and how it ends.
 
 pub mod address;
+pub mod answer;
 pub mod backoff;
+pub mod beside;
+pub mod careful;
 pub mod connect;
-mod lost;
+pub mod lost;
 pub mod mysql;
 pub mod report;
+pub mod stop;
 pub mod supervise;
 
+pub use answer::{confirmed, once};
+pub use beside::beside;
+pub use careful::prefetch;
 pub use connect::{close, connect};
+pub use lost::Ended;
 pub use report::{exit, printable};
 pub use supervise::supervise;
 /// Tells a program to stop:

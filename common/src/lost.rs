@@ -1,37 +1,96 @@
-//! When a connection counts as lost.
+//! When a connection counts as lost, or as good for nothing more.
 
+use std::fmt;
 use std::time::Duration;
 
 use anyhow::anyhow;
-use lapin::{Connection, ErrorKind, protocol::AMQPErrorKind};
-use tokio::time::sleep;
+use lapin::options::QueueDeclareOptions;
+use lapin::protocol::AMQPErrorKind;
+use lapin::types::FieldTable;
+use lapin::{Connection, ErrorKind};
+use tokio::time::{sleep, timeout};
 
+use crate::answer::PATIENCE;
+use crate::careful;
 use crate::report::Unsaid;
 
-/// Whether work has ended because its connection is lost, and can go on over a new one. This is not
+/// The broker has ended the consumer of this queue. To be the context where the stream of a
+/// consumer ends: [`supervise`](crate::supervise()) finds out why, and goes on if the queue is
+/// still there.
+#[derive(Debug)]
+pub struct Ended(pub &'static str);
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the broker ended the consumer: was the queue `{}` deleted?", self.0)
+    }
+}
+
+/// A new connection can mend it. The text says what is wrong.
+#[derive(Debug)]
+pub struct Again(pub &'static str);
+
+impl fmt::Display for Again {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+/// If work has ended because of something that a new connection can mend, what that is. This is not
 /// so if the broker has closed the connection because of something that we have said.
-pub fn is_lost(connection: &Connection, result: &anyhow::Result<()>) -> bool {
-    let Err(error) = result else { return false };
+pub async fn mendable(connection: &Connection, error: &anyhow::Error) -> Option<&'static str> {
+    const LOST: &str = "Lost the connection to RabbitMQ";
+    const UNREADABLE: &str = "lapin cannot read a message, so we take one at a time";
+    const TOO_LONG: &str = "RabbitMQ has waited too long for an acknowledgement";
+    if let Some(Ended(queue)) = error.downcast_ref() {
+        return exists(connection, queue).await.then_some(TOO_LONG);
+    }
+    if let Some(Again(why)) = error.downcast_ref() {
+        return Some(why);
+    }
     match error.downcast_ref().map(lapin::Error::kind) {
         // The status of the connection may lag behind these.
-        Some(ErrorKind::IOError(_) | ErrorKind::MissingHeartbeatError) => true,
+        Some(ErrorKind::IOError(_) | ErrorKind::MissingHeartbeatError) => Some(LOST),
         // 320: the broker stops, or an operator has closed the connection
         Some(ErrorKind::ProtocolError(reply)) if matches!(reply.kind(), AMQPErrorKind::Hard(_)) => {
-            reply.get_id() == 320 || is_internal_error(result)
+            (reply.get_id() == 320 || is_internal_error(error)).then_some(LOST)
         }
-        Some(ErrorKind::ParsingError(_)) => false,
-        _ => !error.is::<Unsaid>() && !connection.status().connected(),
+        // https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout
+        Some(ErrorKind::ProtocolError(reply))
+            if reply.get_message().as_str().contains("timed out") =>
+        {
+            Some(TOO_LONG)
+        }
+        Some(ErrorKind::ParsingError(_)) => careful::begin().then_some(UNREADABLE),
+        _ => (!error.is::<Unsaid>() && !connection.status().connected()).then_some(LOST),
     }
 }
 
 /// Whether something has gone wrong in the broker. A quorum queue that was declared, or whose
 /// broker was started, a moment ago may not be ready (seen with RabbitMQ 3.10): then the next
 /// attempt works.
-pub fn is_internal_error(result: &anyhow::Result<()>) -> bool {
-    let error = result.as_ref().err().and_then(|error| error.downcast_ref());
-    match error.map(lapin::Error::kind) {
+pub fn is_internal_error(error: &anyhow::Error) -> bool {
+    match error.downcast_ref().map(lapin::Error::kind) {
         Some(ErrorKind::ProtocolError(reply)) => reply.get_id() == 541,
         _ => false,
+    }
+}
+
+/// Whether there is a queue of this name, or we cannot know.
+async fn exists(connection: &Connection, queue: &str) -> bool {
+    let passive = QueueDeclareOptions { passive: true, ..Default::default() };
+    let asked = async {
+        // RabbitMQ 4.3 ends the consumers of a queue a moment before it forgets the queue.
+        sleep(Duration::from_secs(1)).await;
+        let channel = connection.create_channel().await?;
+        channel.queue_declare(queue.into(), passive, FieldTable::default()).await
+    };
+    match timeout(PATIENCE, asked).await {
+        Ok(Err(error)) => match error.kind() {
+            ErrorKind::ProtocolError(reply) => reply.get_id() != 404,
+            _ => true,
+        },
+        _ => true,
     }
 }
 

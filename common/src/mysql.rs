@@ -1,38 +1,75 @@
-//! What an error of MySQL or MariaDB says of the statement that got it, for lessons 5 and 6.
+//! What an error of MySQL or MariaDB says of the statement that got it, and what to do while the
+//! server is away, for lessons 5 and 6.
 //!
 //! Codes and states: <https://dev.mysql.com/doc/mysql-errors/en/server-error-reference.html>.
 
-/// Whether the same statement may work later: the server is short of something, or stops, or
-/// somebody else has a lock.
-pub fn may_work_later(state: &str, code: u16) -> bool {
-    /// The connection; a transaction that was rolled back, a deadlock for instance; a query that
-    /// was killed.
-    const CLASSES: [&str; 3] = ["08", "40", "70"];
-    const DISK_FULL: u16 = 1021;
-    const CON_COUNT_ERROR: u16 = 1040; // too many connections
-    const SERVER_SHUTDOWN: u16 = 1053;
-    const RECORD_FILE_FULL: u16 = 1114; // the table is full: so is its disk
-    const LOCK_WAIT_TIMEOUT: u16 = 1205;
-    const OPTION_PREVENTS_STATEMENT: u16 = 1290; // read_only
-    const QUERY_INTERRUPTED: u16 = 1317;
-    const READ_ONLY_MODE: u16 = 1836;
-    const CONNECTION_KILLED: u16 = 1927; // MariaDB
-    matches!(
-        code,
-        DISK_FULL
-            | CON_COUNT_ERROR
-            | SERVER_SHUTDOWN
-            | RECORD_FILE_FULL
-            | LOCK_WAIT_TIMEOUT
-            | OPTION_PREVENTS_STATEMENT
-            | QUERY_INTERRUPTED
-            | READ_ONLY_MODE
-            | CONNECTION_KILLED
-    ) || CLASSES.iter().any(|class| state.starts_with(class))
+use std::collections::HashSet;
+
+use crate::backoff::Backoff;
+use crate::note;
+
+/// Whether the server says that the data in the statement is at fault. Only then is a message one
+/// that can never be stored. After any other error, and there are more than we know, the same
+/// statement may work later.
+pub fn is_fault_of_data(state: &str, code: u16) -> bool {
+    // A value that does not fit; a constraint; the condition of a view; a trigger's SIGNAL.
+    const CLASSES: [&str; 4] = ["22", "23", "44", "45"];
+    // MySQL gives these the state HY000, which says nothing.
+    const INVALID_CHARACTER_STRING: u16 = 1300;
+    const TRUNCATED_WRONG_VALUE_FOR_FIELD: u16 = 1366;
+    const CHECK_CONSTRAINT_VIOLATED: u16 = 3819;
+    // MariaDB gives this 22003: an AUTO_INCREMENT column has no numbers left.
+    const AUTOINC_ERANGE: u16 = 167;
+    match code {
+        INVALID_CHARACTER_STRING | TRUNCATED_WRONG_VALUE_FOR_FIELD | CHECK_CONSTRAINT_VIOLATED => {
+            true
+        }
+        AUTOINC_ERANGE => false,
+        _ => CLASSES.iter().any(|class| state.starts_with(class)),
+    }
 }
 
-/// Whether we may not do this, or what it needs is not there: no such user, database, table or
-/// column.
-pub fn is_not_for_us(state: &str) -> bool {
-    ["28", "3D", "42"].iter().any(|class| state.starts_with(class))
+/// What to do when the server does not let a program in, or not do what it must; nothing where its
+/// own words must do.
+pub fn advice(state: &str, code: u16) -> &'static str {
+    const SECURE_TRANSPORT_REQUIRED: u16 = 3159;
+    // no such user, no such database, table or column, or not allowed
+    match ["28", "3D", "42"].iter().any(|class| state.starts_with(class)) {
+        _ if code == SECURE_TRANSPORT_REQUIRED => ". End MYSQL_URL with ?require_ssl=true",
+        true => ". Check the user, the password and the database in MYSQL_URL",
+        false => "",
+    }
+}
+
+/// A MySQL that is away, or that does not do what it is asked.
+#[derive(Debug)]
+pub struct Away {
+    /// Why, in the server's words or the system's.
+    pub cause: String,
+    /// Whether it is the server who says so.
+    pub answered: bool,
+}
+
+/// What we say of a MySQL that is away: the first cause, and then each answer of the server once.
+#[derive(Default)]
+pub struct Outage {
+    backoff: Backoff,
+    said: HashSet<String>,
+}
+
+impl Outage {
+    /// Says it, and waits before the next attempt.
+    pub async fn wait(&mut self, away: Away) {
+        if (!self.backoff.has_waited() || away.answered) && self.said.insert(away.cause.clone()) {
+            note!(" [!] MySQL: {}. Trying again ...", away.cause);
+        }
+        self.backoff.wait().await;
+    }
+
+    /// Says that it is back, if it was away.
+    pub fn end(&self) {
+        if self.backoff.has_waited() {
+            note!(" [!] MySQL is back");
+        }
+    }
 }

@@ -5,21 +5,21 @@
 //! that acknowledges is always sending (6 of 8 tries). During an outage, its streams neither end
 //! nor err. See also <https://github.com/amqp-rs/lapin/issues/450>.
 
-use std::io;
+use std::collections::HashSet;
 use std::pin::pin;
 use std::time::Duration;
 
+use anyhow::anyhow;
 use lapin::Connection;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::answer::answers;
 use crate::backoff::Backoff;
-use crate::lost::{is_internal_error, is_lost, lost};
-use crate::{close, connect, note};
-
-/// How long a program may take to finish what it has in hand after Ctrl-C.
-const GRACE: Duration = Duration::from_secs(5);
+use crate::connect::Unconnected;
+use crate::lost::{Again, is_internal_error, lost, mendable};
+use crate::stop::{GRACE, at_ctrl_c};
+use crate::{careful, close, connect, note};
 
 /// A connection that has lasted so long was a good one: the next pause is a short one again.
 const GOOD: Duration = Duration::from_secs(5);
@@ -39,8 +39,7 @@ pub async fn supervise(
     mut work: impl AsyncFnMut(&Connection, &CancellationToken) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mut connection = connect(program).await?;
-    let stop = CancellationToken::new();
-    tokio::spawn(cancel_at_ctrl_c(stop.clone()));
+    let stop = at_ctrl_c()?;
     // Pinned: `select!` polls it by reference, so that its five seconds go on in the next turn.
     let mut overdue = pin!(async {
         stop.cancelled().await;
@@ -53,20 +52,26 @@ pub async fn supervise(
         let result = tokio::select! {
             result = work(&connection, &stop) => result,
             error = lost(&connection) => Err(error),
+            () = careful::end() => Err(anyhow!(Again("Taking many messages at a time again"))),
             () = &mut overdue => Ok(()),
         };
-        if !is_lost(&connection, &result) {
+        let why = match &result {
+            Err(error) => mendable(&connection, error).await,
+            Ok(()) => None,
+        };
+        let (Err(error), Some(why)) = (&result, why) else {
             close(connection).await;
             return result;
-        }
-        if is_internal_error(&result) {
+        };
+        if is_internal_error(error) {
             note!(" [!] RabbitMQ has met an internal error: its log says more");
         }
         // A connection that is lost at once, time and again, must not make us busy.
         if start.elapsed() > GOOD {
             backoff = Backoff::default();
         }
-        note!(" [!] Lost the connection to RabbitMQ. Reconnecting ...");
+        note!(" [!] {why}. Reconnecting ...");
+        close(connection).await;
         connection = tokio::select! {
             connection = reconnect(program, &mut backoff) => connection,
             () = stop.cancelled() => return Ok(()),
@@ -75,24 +80,21 @@ pub async fn supervise(
     }
 }
 
-/// Waits for Ctrl-C, or for SIGTERM, with which `docker stop` and systemd end a program.
-async fn cancel_at_ctrl_c(stop: CancellationToken) -> io::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    stop.cancel();
-    Ok(())
-}
-
-/// Connects again, however long that takes.
+/// Connects again, however long that takes. If the broker is there and refuses us, says so once for
+/// each reason.
 async fn reconnect(program: &str, backoff: &mut Backoff) -> Connection {
+    let mut said = HashSet::new();
     loop {
         backoff.wait().await;
-        if let Ok(connection) = connect(program).await {
-            return connection;
+        match connect(program).await {
+            Ok(connection) => return connection,
+            Err(error) => match error.downcast_ref() {
+                Some(Unconnected::Refused(line)) if said.insert(line.clone()) => {
+                    note!(" [!] {line}");
+                }
+                Some(Unconnected::Silent(_)) => answers(backoff).await,
+                _ => {}
+            },
         }
     }
 }

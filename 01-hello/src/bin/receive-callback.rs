@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
 use clap::Parser;
-use common::{CancellationToken, note, printable, say, supervise};
+use common::{CancellationToken, Ended, note, printable, say, supervise};
 use lapin::Connection;
 use lapin::message::{Delivery, DeliveryResult};
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, QueueDeclareOptions};
@@ -54,7 +54,7 @@ async fn receive(connection: &Connection, stop: &CancellationToken) -> anyhow::R
                     Ok(()) => return,
                     Err(error) => Err(error),
                 },
-                Ok(None) => Err(anyhow!("the broker ended the consumer: was the queue deleted?")),
+                Ok(None) => Err(anyhow!(Ended("hello"))),
                 Err(error) => Err(error.into()),
             };
             let _ = ended.send(result); // a callback has nobody to return an error to

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
-use common::{printable, say};
+use common::{once, printable, say};
+use lapin::Channel;
 use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 
@@ -33,14 +34,13 @@ enum Answer {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    common::exit(receive(Args::parse()).await)
+    let args = Args::parse();
+    let work = async |channel: &_| receive(channel, args).await;
+    common::exit(once(env!("CARGO_BIN_NAME"), work).await)
 }
 
 /// Takes one message.
-async fn receive(args: Args) -> anyhow::Result<()> {
-    let connection = common::connect(env!("CARGO_BIN_NAME")).await?;
-    let channel = connection.create_channel().await?;
-
+async fn receive(channel: &Channel, args: Args) -> anyhow::Result<()> {
     let mut arguments = FieldTable::default();
     arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
     channel
@@ -81,6 +81,5 @@ async fn receive(args: Args) -> anyhow::Result<()> {
         }
     }
 
-    common::close(connection).await;
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use common::{CancellationToken, note, printable, say, supervise};
+use common::{CancellationToken, Ended, note, printable, say, supervise};
 use futures_lite::StreamExt;
 use lapin::Connection;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, QueueDeclareOptions};
@@ -66,8 +66,7 @@ async fn receive(
             () = stop.cancelled() => return Ok(()),
         };
         let Ok(delivery) = next else { break };
-        let delivery =
-            delivery.context("the broker ended the consumer: was the queue deleted?")??;
+        let delivery = delivery.context(Ended("hello"))??;
         say!(" [x] Received {}", printable(&delivery.data))?;
         delivery.ack(BasicAckOptions::default()).await?;
     }

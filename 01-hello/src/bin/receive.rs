@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use common::{CancellationToken, note, printable, say, supervise};
+use common::{CancellationToken, Ended, note, printable, say, supervise};
 use futures_lite::StreamExt;
 use lapin::Connection;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, QueueDeclareOptions};
@@ -24,6 +24,8 @@ async fn main() -> ExitCode {
 
 /// Receives over this connection, until Ctrl-C, or until it is lost or something else is wrong.
 async fn receive(connection: &Connection, stop: &CancellationToken) -> anyhow::Result<()> {
+    // A connection is a TCP connection to the broker. A channel is a light, virtual connection
+    // inside it; nearly all of AMQP is said on a channel.
     let channel = connection.create_channel().await?;
 
     // The same queue with the same properties as in `send`: whoever comes first creates it.
@@ -50,8 +52,7 @@ async fn receive(connection: &Connection, stop: &CancellationToken) -> anyhow::R
             delivery = consumer.next() => delivery,
             () = stop.cancelled() => return Ok(()),
         };
-        let delivery =
-            delivery.context("the broker ended the consumer: was the queue deleted?")??;
+        let delivery = delivery.context(Ended("hello"))??;
         let again = if delivery.redelivered { " (redelivered)" } else { "" };
         say!(" [x] Received {}{again}", printable(&delivery.data))?;
         // Only now may the broker forget the message. Had we died before this line, it would

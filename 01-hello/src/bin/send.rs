@@ -7,10 +7,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use common::say;
+use common::{once, say};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{BasicProperties, Confirmation};
+use lapin::{BasicProperties, Channel, Confirmation};
 
 /// Send one message to the queue `hello`.
 #[derive(Parser)]
@@ -31,17 +31,14 @@ fn routing_key(text: &str) -> Result<ShortString, &'static str> {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    common::exit(send(Args::parse()).await)
+    let args = Args::parse();
+    let work = async |channel: &_| send(channel, args).await;
+    common::exit(once(env!("CARGO_BIN_NAME"), work).await)
 }
 
 /// Sends the message, and waits until the broker has it.
-async fn send(Args { words, routing_key }: Args) -> anyhow::Result<()> {
+async fn send(channel: &Channel, Args { words, routing_key }: Args) -> anyhow::Result<()> {
     let message = words.join(" ");
-
-    // A connection is a TCP connection to the broker. A channel is a light, virtual connection
-    // inside it; nearly all of AMQP is said on a channel.
-    let connection = common::connect(env!("CARGO_BIN_NAME")).await?;
-    let channel = connection.create_channel().await?;
 
     // From now on the broker confirms each message that we publish on this channel.
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
@@ -71,10 +68,7 @@ async fn send(Args { words, routing_key }: Args) -> anyhow::Result<()> {
         .await?;
 
     // The message is on its way; the broker has it when it says so.
-    let confirmation =
-        confirm.await.context("no confirm came: the broker may not have the message")?;
-    common::close(connection).await;
-    match confirmation {
+    match confirm.await.context("no confirm came: the broker may not have the message")? {
         Confirmation::Ack(None) => say!(" [x] Sent {message}"),
         Confirmation::Ack(Some(returned)) => bail!(
             "{}: no queue has the name `{routing_key}`; the message came back",

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use common::say;
+use common::{once, say};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation};
@@ -27,17 +27,17 @@ struct Args {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    common::exit(send(Args::parse()).await)
+    let args = Args::parse();
+    let work = async |channel: &_| send(channel, args).await;
+    common::exit(once(env!("CARGO_BIN_NAME"), work).await)
 }
 
 /// Sends the tasks, one after the other.
-async fn send(args: Args) -> anyhow::Result<()> {
+async fn send(channel: &Channel, args: Args) -> anyhow::Result<()> {
     let tasks = match args.each {
         true => args.words,
         false => vec![args.words.join(" ")],
     };
-    let connection = common::connect(env!("CARGO_BIN_NAME")).await?;
-    let channel = connection.create_channel().await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
 
     // The queue outlives a restart of the broker.
@@ -50,10 +50,9 @@ async fn send(args: Args) -> anyhow::Result<()> {
         .context("cannot declare the queue `task_queue`")?;
 
     for task in tasks {
-        publish(&channel, &task).await?;
+        publish(channel, &task).await?;
         say!(" [x] Sent {task}")?;
     }
-    common::close(connection).await;
     Ok(())
 }
 

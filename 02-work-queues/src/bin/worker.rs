@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use common::{CancellationToken, note, printable, say, supervise};
+use common::{CancellationToken, Ended, note, prefetch, printable, say, supervise};
 use futures_lite::StreamExt;
 use lapin::Connection;
 use lapin::options::{
@@ -80,7 +80,7 @@ async fn do_tasks(
 
     // Without a limit the broker hands out every task at once, to each worker in turn, however busy
     // it is. With a limit of 1, the next task goes to whoever has finished the one before.
-    channel.basic_qos(args.prefetch, BasicQosOptions::default()).await?;
+    channel.basic_qos(prefetch(args.prefetch), BasicQosOptions::default()).await?;
     let options = BasicConsumeOptions { no_ack: args.auto_ack, ..Default::default() };
     let table = FieldTable::default();
     let mut consumer =
@@ -92,9 +92,7 @@ async fn do_tasks(
             task = consumer.next() => task,
             () = stop.cancelled() => break,
         };
-        let task = task.context(
-            "the broker ended the consumer: was the queue deleted, or did a task take too long?",
-        )??;
+        let task = task.context(Ended("task_queue"))??;
         if !args.auto_ack && !task.acker.usable() {
             continue; // the connection it came over is lost: it comes again
         }

@@ -7,10 +7,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use common::say;
+use common::{once, say};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Confirmation, ExchangeKind};
+use lapin::{BasicProperties, Channel, Confirmation, ExchangeKind};
 
 /// Publish one log line to the exchange `logs`.
 #[derive(Parser)]
@@ -22,14 +22,14 @@ struct Args {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    common::exit(emit(Args::parse()).await)
+    let args = Args::parse();
+    let work = async |channel: &_| emit(channel, args).await;
+    common::exit(once(env!("CARGO_BIN_NAME"), work).await)
 }
 
 /// Publishes the log line, and waits until the broker has it.
-async fn emit(args: Args) -> anyhow::Result<()> {
+async fn emit(channel: &Channel, args: Args) -> anyhow::Result<()> {
     let line = args.words.join(" ");
-    let connection = common::connect(env!("CARGO_BIN_NAME")).await?;
-    let channel = connection.create_channel().await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
 
     // The receivers declare the same exchange: whoever comes first creates it. There is no queue
@@ -55,10 +55,7 @@ async fn emit(args: Args) -> anyhow::Result<()> {
         .await?;
 
     // The broker has handed the line to every queue that is bound: to none, if there is none.
-    let confirmation =
-        confirm.await.context("no confirm came: the broker may not have the log line")?;
-    common::close(connection).await;
-    match confirmation {
+    match confirm.await.context("no confirm came: the broker may not have the log line")? {
         Confirmation::Ack(_) => say!(" [x] Sent {line}"),
         other => bail!("the broker did not take the log line: {other:?}"),
     }

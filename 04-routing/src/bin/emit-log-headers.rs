@@ -6,10 +6,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use common::say;
+use common::{once, say};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{BasicProperties, Confirmation, ExchangeKind};
+use lapin::{BasicProperties, Channel, Confirmation, ExchangeKind};
 use routing::{header, table};
 
 /// Publish one log line to the exchange `header_test`.
@@ -36,11 +36,13 @@ fn argument(text: &str) -> Result<Argument, &'static str> {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    common::exit(emit(Args::parse()).await)
+    let (line, headers) = read(Args::parse());
+    let work = async |channel: &_| emit(channel, line, headers).await;
+    common::exit(once(env!("CARGO_BIN_NAME"), work).await)
 }
 
-/// Publishes the log line, and waits until the broker has it.
-async fn emit(args: Args) -> anyhow::Result<()> {
+/// The log line and its headers.
+fn read(args: Args) -> (String, FieldTable) {
     let (mut words, mut headers) = (Vec::new(), Vec::new());
     for argument in args.arguments {
         match argument {
@@ -51,11 +53,11 @@ async fn emit(args: Args) -> anyhow::Result<()> {
     if words.is_empty() {
         words.push("Hello World!".to_owned());
     }
-    let line = words.join(" ");
-    let headers = table(headers).unwrap_or_else(|error| error.exit());
+    (words.join(" "), table(headers).unwrap_or_else(|error| error.exit()))
+}
 
-    let connection = common::connect(env!("CARGO_BIN_NAME")).await?;
-    let channel = connection.create_channel().await?;
+/// Publishes the log line, and waits until the broker has it.
+async fn emit(channel: &Channel, line: String, headers: FieldTable) -> anyhow::Result<()> {
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
 
     channel
@@ -78,10 +80,7 @@ async fn emit(args: Args) -> anyhow::Result<()> {
         )
         .await?;
 
-    let confirmation =
-        confirm.await.context("no confirm came: the broker may not have the log line")?;
-    common::close(connection).await;
-    match confirmation {
+    match confirm.await.context("no confirm came: the broker may not have the log line")? {
         Confirmation::Ack(_) => say!(" [x] Sent {line}"),
         other => bail!("the broker did not take the log line: {other:?}"),
     }

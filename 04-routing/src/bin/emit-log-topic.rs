@@ -7,10 +7,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use common::say;
+use common::{once, say};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
-use lapin::{BasicProperties, Confirmation, ExchangeKind};
+use lapin::{BasicProperties, Channel, Confirmation, ExchangeKind};
 use routing::routing_key;
 
 /// Publish one log line to the exchange `topic_logs`.
@@ -27,14 +27,14 @@ struct Args {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    common::exit(emit(Args::parse()).await)
+    let args = Args::parse();
+    let work = async |channel: &_| emit(channel, args).await;
+    common::exit(once(env!("CARGO_BIN_NAME"), work).await)
 }
 
 /// Publishes the log line, and waits until the broker has it.
-async fn emit(Args { key, words }: Args) -> anyhow::Result<()> {
+async fn emit(channel: &Channel, Args { key, words }: Args) -> anyhow::Result<()> {
     let line = words.join(" ");
-    let connection = common::connect(env!("CARGO_BIN_NAME")).await?;
-    let channel = connection.create_channel().await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
 
     channel
@@ -57,10 +57,7 @@ async fn emit(Args { key, words }: Args) -> anyhow::Result<()> {
         )
         .await?;
 
-    let confirmation =
-        confirm.await.context("no confirm came: the broker may not have the log line")?;
-    common::close(connection).await;
-    match confirmation {
+    match confirm.await.context("no confirm came: the broker may not have the log line")? {
         Confirmation::Ack(_) => say!(" [x] Sent {key}: {line}"),
         other => bail!("the broker did not take the log line: {other:?}"),
     }

@@ -7,25 +7,30 @@ use std::mem;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Parser;
 use common::address::mysql_url;
-use common::backoff::Backoff;
-use common::{CancellationToken, note, say, supervise};
+use common::mysql::Outage;
+use common::{CancellationToken, Ended, note, prefetch, printable, say, supervise};
 use futures_lite::StreamExt;
 use futures_lite::future::poll_once;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, ConfirmSelectOptions};
-use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Channel, Confirmation, Connection, Consumer};
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{Connection, Consumer};
+use orders_mysql::declare;
 use orders_mysql::table::{Failure, Row, Table, USER_ID_MAX};
-use orders_mysql::{declare, publish};
 use tokio::time::{Instant, sleep};
 
 /// How long no order has to come before we say what we have stored.
 const IDLE: Duration = Duration::from_millis(500);
 /// After how long we say so although there are more.
 const BUSY: Duration = Duration::from_secs(5);
+
+/// How long a batch may take after Ctrl-C.
+const GRACE: Duration = Duration::from_secs(3);
 
 /// Write the orders of the queue `orders` into the table `tb_order` until Ctrl-C.
 #[derive(Parser)]
@@ -86,12 +91,10 @@ async fn receive(
     let batch = receiver.args.batch;
     let channel = connection.create_channel().await?;
     declare(&channel).await?;
-    // for those that we send to `orders.dead`
-    channel.confirm_select(ConfirmSelectOptions::default()).await?;
 
     // While one batch is being stored, the next ones are on their way. But not more: what is not
     // stored yet waits at the broker, not in our memory.
-    channel.basic_qos(batch.saturating_mul(4), BasicQosOptions::default()).await?;
+    channel.basic_qos(prefetch(batch.saturating_mul(4)), BasicQosOptions::default()).await?;
     let options = BasicConsumeOptions::default();
     let mut consumer =
         channel.basic_consume("orders".into(), "".into(), options, FieldTable::default()).await?;
@@ -105,11 +108,25 @@ async fn receive(
                 receiver.show()?;
                 continue;
             }
-            () = stop.cancelled() => return Ok(()),
+            () = stop.cancelled() => break,
         };
-        // A batch that we have begun, we finish.
-        receiver.store(&channel, orders).await?;
+        // A batch that we have begun, we finish, unless MySQL is away.
+        let overdue = async {
+            stop.cancelled().await;
+            sleep(GRACE).await;
+        };
+        tokio::select! {
+            stored = receiver.store(orders) => stored?,
+            () = overdue => break,
+        }
     }
+
+    // Take no new order, and give back those in our hands, as the worker of lesson 2 does.
+    channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
+    let all = BasicNackOptions { multiple: true, requeue: true };
+    channel.basic_nack(0, all).await?;
+    channel.close(200, "Goodbye".into()).await?;
+    Ok(())
 }
 
 /// Waits for an order, and takes with it those that have come already.
@@ -123,7 +140,7 @@ async fn next_batch(consumer: &mut Consumer, size: usize) -> anyhow::Result<Vec<
                 None => break, // no other has come: do not let these wait
             },
         };
-        batch.push(next.context("the broker ended the consumer: was the queue deleted?")??);
+        batch.push(next.context(Ended("orders"))??);
     }
     Ok(batch)
 }
@@ -148,30 +165,33 @@ struct Receiver {
 
 impl Receiver {
     /// Stores a batch and acknowledges it.
-    async fn store(&mut self, channel: &Channel, batch: Vec<Delivery>) -> anyhow::Result<()> {
+    async fn store(&mut self, batch: Vec<Delivery>) -> anyhow::Result<()> {
         self.begin.get_or_insert_with(Instant::now);
         let mut rows = Vec::with_capacity(batch.len());
+        let mut last = None;
         for order in &batch {
             match row(order) {
-                Ok(row) => rows.push(row),
-                Err(reason) => self.bury(channel, order, &reason).await?,
+                Ok(row) => {
+                    rows.push(row);
+                    last = Some(order);
+                }
+                Err(reason) => self.refuse(order, &reason).await?,
             }
         }
-        // One row that MySQL refuses must not take the others with it: find it out.
-        if self.insert(&rows).await?.is_some() {
+        if self.insert(&rows).await.is_some() {
+            // One row that MySQL refuses must not take the others with it: find it out.
             for order in &batch {
-                if let Ok(row) = row(order)
-                    && let Some(reason) = self.insert(&[row]).await?
-                {
-                    self.bury(channel, order, &reason).await?;
+                let Ok(row) = row(order) else { continue };
+                if let Some(reason) = self.insert(&[row]).await {
+                    self.refuse(order, &reason).await?;
+                } else {
+                    order.ack(BasicAckOptions::default()).await?;
                 }
             }
-        }
-
-        // All of it is committed, or safe in `orders.dead`. One acknowledgement says so for the
-        // last one and all before it. If it does not get through, the orders come again, and the
-        // table knows them already.
-        if let Some(last) = batch.last() {
+        } else if let Some(last) = last {
+            // All of it is committed. One acknowledgement says so for the last one and all before
+            // it. If it does not get through, the orders come again, and the table knows them
+            // already.
             last.ack(BasicAckOptions { multiple: true }).await?;
         }
         self.end = Instant::now();
@@ -182,12 +202,10 @@ impl Receiver {
     }
 
     /// Inserts all rows or none, however long MySQL is away. If it refuses one of them, says why.
-    async fn insert(&mut self, rows: &[Row<'_>]) -> anyhow::Result<Option<String>> {
-        let Some([last_user, _]) = rows.last() else {
-            return Ok(None);
-        };
+    async fn insert(&mut self, rows: &[Row<'_>]) -> Option<String> {
+        let [last_user, _] = rows.last()?;
         let mut breaks = fastrand::f64() < self.args.break_connection;
-        let mut backoff = Backoff::default();
+        let mut outage = Outage::default();
         loop {
             match self.table.insert(rows).await {
                 // The worst moment: the rows are committed, and we do not hear so.
@@ -196,43 +214,26 @@ impl Receiver {
                     self.table.break_connection().await;
                 }
                 Ok(new) => {
-                    if backoff.has_waited() {
-                        note!(" [!] MySQL is back");
-                    }
+                    outage.end();
                     self.total.stored += new;
                     self.total.known += rows.len() as u64 - new;
                     self.last_user = last_user.escape_debug().to_string();
-                    return Ok(None);
+                    return None;
                 }
-                Err(Failure::Row(reason)) => return Ok(Some(reason)),
-                Err(Failure::Fatal(cause)) => bail!("MySQL: {cause}"),
-                Err(Failure::Away(cause)) => {
-                    if !backoff.has_waited() {
-                        note!(" [!] MySQL: {cause}. Trying again ...");
-                    }
-                    backoff.wait().await;
-                }
+                Err(Failure::Row(reason)) => return Some(reason),
+                Err(Failure::Away(away)) => outage.wait(away).await,
             }
         }
     }
 
-    /// Sends an order that cannot be stored to `orders.dead`, with the reason in its headers.
-    async fn bury(
-        &mut self,
-        channel: &Channel,
-        order: &Delivery,
-        reason: &str,
-    ) -> anyhow::Result<()> {
-        note!(" [!] Cannot store an order: {reason}. It goes to orders.dead");
-        let properties = order.properties.clone();
-        let mut headers = properties.headers().clone().unwrap_or_default();
-        headers.insert("reason".into(), AMQPValue::LongString(reason.into()));
-        let properties = properties.with_headers(headers).with_delivery_mode(2);
-        let confirm = publish(channel, "orders.dlx", &order.data, properties).await?;
-        match confirm.await? {
-            Confirmation::Ack(None) => self.total.dead += 1,
-            other => bail!("the broker did not take an order for `orders.dead`: {other:?}"),
-        }
+    /// Rejects an order that can never be stored. The broker moves it to `orders.dead`, as it is,
+    /// and keeps it here until it has arrived there.
+    async fn refuse(&mut self, order: &Delivery, reason: &str) -> anyhow::Result<()> {
+        let id = order.properties.message_id().as_ref().map_or("", |id| id.as_str());
+        let id = printable(id.as_bytes());
+        note!(" [!] Cannot store the order `{id}`: {reason}. It goes to orders.dead");
+        order.nack(BasicNackOptions::default()).await?; // without `requeue`
+        self.total.dead += 1;
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
 use clap::Parser;
-use common::{CancellationToken, note, say, supervise};
+use common::{CancellationToken, confirmed, note, say, supervise};
 use futures_util::future::try_join_all;
 use indicatif::{ProgressBar, ProgressStyle};
 use lapin::options::ConfirmSelectOptions;
@@ -102,7 +102,7 @@ async fn request(
             // All at once: each `basic_publish` waits until its bytes have gone to the socket.
             let orders = unconfirmed.range(confirms.len()..).map(|order| {
                 let body = order.user_id.as_bytes();
-                publish(&channel, "", body, order.properties.clone())
+                publish(&channel, body, order.properties.clone())
             });
             confirms.extend(try_join_all(orders).await?);
         }
@@ -110,7 +110,7 @@ async fn request(
             channel.close(200, "Goodbye".into()).await?;
             return Ok(());
         };
-        match confirm.await? {
+        match confirmed(connection, confirm).await? {
             Confirmation::Ack(None) => {
                 unconfirmed.pop_front();
                 progress.inc(1);

@@ -7,9 +7,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use common::say;
-use lapin::Confirmation;
+use common::{once, say};
 use lapin::options::ConfirmSelectOptions;
+use lapin::{Channel, Confirmation};
 use orders_mysql::{declare, new_order, publish, user_id};
 
 /// Send one order to the queue `orders`.
@@ -22,22 +22,19 @@ struct Args {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    common::exit(send(Args::parse()).await)
+    let args = Args::parse();
+    let work = async |channel: &_| send(channel, args).await;
+    common::exit(once(env!("CARGO_BIN_NAME"), work).await)
 }
 
 /// Sends the order, and waits until the broker has it.
-async fn send(args: Args) -> anyhow::Result<()> {
+async fn send(channel: &Channel, args: Args) -> anyhow::Result<()> {
     let order = user_id(&args.user);
-    let connection = common::connect(env!("CARGO_BIN_NAME")).await?;
-    let channel = connection.create_channel().await?;
-    declare(&channel).await?;
+    declare(channel).await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
 
-    let confirm = publish(&channel, "", order.as_bytes(), new_order()).await?;
-    let confirmation =
-        confirm.await.context("no confirm came: the broker may not have the order")?;
-    common::close(connection).await;
-    match confirmation {
+    let confirm = publish(channel, order.as_bytes(), new_order()).await?;
+    match confirm.await.context("no confirm came: the broker may not have the order")? {
         Confirmation::Ack(None) => say!(" [x] Sent {order}"),
         other => bail!("the broker did not take the order: {other:?}"),
     }

@@ -12,9 +12,9 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
 use clap::Parser;
-use common::supervise;
+use common::{beside, note, supervise};
 use microservices::database::{Database, Failure, persist, within};
-use microservices::events::{self, CREATED, DELETED, LIKED, UPDATED};
+use microservices::events::{self, CREATED, DELETED, LIKED, ProductId, UPDATED, WANTED};
 use microservices::web::{Product, Refusal, Service};
 use microservices::{inbox, outbox, web};
 use mysql_async::Transaction;
@@ -57,7 +57,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let database = Database::open("admin", &[PRODUCTS]).await?;
     let service = Arc::new(Service::new(database));
     samples(&service.database).await?;
-    service.changed().await; // to be known should MySQL go away
+    service.refresh().await; // to be known should MySQL go away
 
     let user = async move || Json(serde_json::json!({ "id": fastrand::u32(1..=args.users) }));
     let routes = Router::new()
@@ -65,48 +65,68 @@ async fn run(args: Args) -> anyhow::Result<()> {
         .route("/api/products/{id}", get(read).put(update).delete(delete))
         .route("/api/user", get(user));
     let page = include_str!("../../static/admin.html");
-    let router = web::router(page, routes, &service);
+    let script = include_str!("../../static/admin.js");
+    let router = web::router(page, script, routes, &service);
     let work = supervise(env!("CARGO_BIN_NAME"), async |connection, stop| {
-        let changed = async || service.changed().await;
+        let database = &service.database;
+        let applied = async |event: &[u8]| service.applied(event).await;
         tokio::try_join!(
-            outbox::relay(connection, stop, &service.database, &service.written),
-            inbox::consume(connection, stop, "admin", &service.database, apply, changed),
+            beside("admin: relay", async |connection| {
+                outbox::relay(connection, stop, database, &service.written).await
+            }),
+            inbox::consume(connection, stop, "admin", database, apply, applied),
+            inbox::forget(database, stop),
         )?;
         Ok(())
     });
-    web::serve_while(args.listen, router, service.ending.clone(), work).await
+    web::serve_while(args.listen, router, &service, work).await
 }
 
+/// Puts the samples in, if there is nothing. If two of us start at once, one of them does.
 async fn samples(database: &Database) -> anyhow::Result<()> {
     let insert = async || {
         let mut transaction = database.begin().await?;
+        transaction.query_drop("SELECT GET_LOCK('samples of admin', 10)").await?;
         let known: Option<u32> = transaction.query_first("SELECT 1 FROM products LIMIT 1").await?;
         if known.is_none() {
             for (title, image) in SAMPLES {
                 insert(&mut transaction, title, image).await?;
             }
         }
+        transaction.query_drop("COMMIT").await?;
+        transaction.query_drop("SELECT RELEASE_LOCK('samples of admin')").await?;
         Ok(transaction.commit().await?)
     };
     persist(insert).await.map_err(anyhow::Error::msg)
 }
 
-/// Main tells of a like.
+/// Main tells of a like, or asks for all products.
 async fn apply(
     transaction: &mut Transaction<'static>,
     kind: &str,
     body: &[u8],
 ) -> Result<(), Failure> {
-    if kind != LIKED {
-        return Err(Failure::Refused(format!("{kind} is nothing we know")));
+    match kind {
+        LIKED => {
+            let product: ProductId = serde_json::from_slice(body)?;
+            let add = "UPDATE products SET likes = likes + 1 WHERE id = ?";
+            transaction.exec_drop(add, (product.id,)).await?;
+            if transaction.affected_rows() == 0 {
+                // The two have crossed on their way.
+                note!(" [*] A like of product {} came too late: it is deleted", product.id);
+            }
+        }
+        WANTED => {
+            // Locked: what changes meanwhile comes later in the outbox, too.
+            let select = "SELECT id, title, image FROM products ORDER BY id FOR UPDATE";
+            let product = |(id, title, image)| events::Product { id, title, image };
+            for product in transaction.query_map(select, product).await? {
+                outbox::write(transaction, UPDATED, &product).await?;
+            }
+        }
+        _ => return Err(Failure::Refused(format!("{kind} is nothing we know"))),
     }
-    let product: events::ProductId = serde_json::from_slice(body)?;
-    let add = "UPDATE products SET likes = likes + 1 WHERE id = ?";
-    transaction.exec_drop(add, (product.id,)).await?;
-    match transaction.affected_rows() {
-        0 => Err(Failure::Refused(format!("there is no product {}", product.id))),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 /// The body of a request that creates or changes a product.
@@ -118,19 +138,10 @@ struct Draft {
 
 impl Draft {
     fn checked(self) -> Result<Self, Refusal> {
-        let refusal = |message: &str| Refusal(StatusCode::UNPROCESSABLE_ENTITY, message.to_owned());
-        let title = self.title.trim();
-        if title.is_empty() || title.chars().count() > 200 {
-            return Err(refusal("title: 1 to 200 characters"));
-        }
-        // an address with another scheme, `javascript:` for one, has no business on a page
-        let known = ["/", "http://", "https://"].iter().any(|start| self.image.starts_with(start));
-        if !known || self.image.chars().count() > 2000 {
-            return Err(refusal(
-                "image: an address that begins with http://, https:// or /, of at most 2000 characters",
-            ));
-        }
-        Ok(Self { title: title.to_owned(), image: self.image })
+        let title = self.title.trim().to_owned();
+        events::Product::check(&title, &self.image)
+            .map_err(|reason| Refusal(StatusCode::UNPROCESSABLE_ENTITY, reason.to_owned()))?;
+        Ok(Self { title, image: self.image })
     }
 }
 
@@ -161,7 +172,7 @@ async fn create(
         Ok(id)
     })
     .await?;
-    service.changed().await;
+    service.changed(id).await;
     Ok((StatusCode::CREATED, Json(Product { id, title, image, likes: 0 })))
 }
 
@@ -176,8 +187,7 @@ async fn read(
     id: Result<Path<u32>, PathRejection>,
 ) -> Result<Json<Product>, Refusal> {
     let Path(id) = id?;
-    let products = service.products().await;
-    let product = products.into_iter().find(|product| product.id == id);
+    let product = service.products(Some(id)).await.pop();
     product.map(Json).ok_or_else(Refusal::not_found)
 }
 
@@ -203,7 +213,7 @@ async fn update(
         Ok(Some(Product { title, image, ..known }))
     })
     .await?;
-    service.changed().await;
+    service.changed(id).await;
     product.map(|product| (StatusCode::ACCEPTED, Json(product))).ok_or_else(Refusal::not_found)
 }
 
@@ -219,12 +229,12 @@ async fn delete(
         }
         let delete = "DELETE FROM products WHERE id = ?";
         transaction.exec_drop(delete, (id,)).await?;
-        outbox::write(&mut transaction, DELETED, &events::ProductId { id }).await?;
+        outbox::write(&mut transaction, DELETED, &ProductId { id }).await?;
         transaction.commit().await?;
         Ok(true)
     })
     .await?;
-    service.changed().await;
+    service.changed(id).await;
     match deleted {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(Refusal::not_found()),

@@ -7,19 +7,21 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use clap::Parser;
-use common::{note, supervise};
-use microservices::database::{Database, Failure, within};
-use microservices::events::{self, CREATED, DELETED, LIKED, UPDATED};
+use common::{beside, note, supervise};
+use microservices::database::{Database, Failure, persist, within};
+use microservices::events::{self, CREATED, DELETED, LIKED, ProductId, UPDATED, WANTED};
 use microservices::web::{Refusal, Service};
 use microservices::{inbox, outbox, web};
-use mysql_async::Transaction;
 use mysql_async::prelude::Queryable;
+use mysql_async::{Transaction, params};
+use reqwest::Url;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -46,8 +48,17 @@ struct Args {
     listen: SocketAddr,
 
     /// Where the other service is
-    #[arg(long, env = "ADMIN_URL", default_value = "http://localhost:8000")]
+    #[arg(
+        long,
+        env = "ADMIN_URL",
+        hide_env_values = true,
+        default_value = "http://localhost:8000"
+    )]
     admin: String,
+
+    /// Ask admin for all products, if ours are gone
+    #[arg(long)]
+    resync: bool,
 }
 
 #[tokio::main]
@@ -59,27 +70,42 @@ async fn main() -> ExitCode {
 async fn run(args: Args) -> anyhow::Result<()> {
     let database = Database::open("main", &[PRODUCTS, LIKES]).await?;
     let service = Arc::new(Service::new(database));
-    service.changed().await; // to be known should MySQL go away
+    if args.resync {
+        let ask = async || {
+            let mut transaction = service.database.begin().await?;
+            outbox::write(&mut transaction, WANTED, &json!({})).await?;
+            Ok(transaction.commit().await?)
+        };
+        persist(ask).await.map_err(anyhow::Error::msg)?;
+    }
+    service.refresh().await; // to be known should MySQL go away
 
     // The other service is near: it is asked directly, whatever proxy this machine uses.
     let client = reqwest::Client::builder().timeout(Duration::from_secs(4)).no_proxy();
-    let url = format!("{}/api/user", args.admin.trim_end_matches('/'));
+    let url = Url::parse(&format!("{}/api/user", args.admin.trim_end_matches('/')));
+    let url = url.ok().filter(|url| ["http", "https"].contains(&url.scheme()));
+    let url = url.context("ADMIN_URL is not an address like http://localhost:8000")?;
     let admin = Arc::new(Admin { client: client.build()?, url });
     let routes = Router::new()
         .route("/api/products", get(web::list))
         .route("/api/products/{id}/like", post(like))
         .layer(Extension(admin));
     let page = include_str!("../../static/main.html");
-    let router = web::router(page, routes, &service);
+    let script = include_str!("../../static/main.js");
+    let router = web::router(page, script, routes, &service);
     let work = supervise(env!("CARGO_BIN_NAME"), async |connection, stop| {
-        let changed = async || service.changed().await;
+        let database = &service.database;
+        let applied = async |event: &[u8]| service.applied(event).await;
         tokio::try_join!(
-            outbox::relay(connection, stop, &service.database, &service.written),
-            inbox::consume(connection, stop, "main", &service.database, apply, changed),
+            beside("main: relay", async |connection| {
+                outbox::relay(connection, stop, database, &service.written).await
+            }),
+            inbox::consume(connection, stop, "main", database, apply, applied),
+            inbox::forget(database, stop),
         )?;
         Ok(())
     });
-    web::serve_while(args.listen, router, service.ending.clone(), work).await
+    web::serve_while(args.listen, router, &service, work).await
 }
 
 /// Admin tells what has become of a product.
@@ -88,43 +114,31 @@ async fn apply(
     kind: &str,
     body: &[u8],
 ) -> Result<(), Failure> {
-    let id = match kind {
-        CREATED => {
-            let product: events::Product = serde_json::from_slice(body)?;
-            let insert = "INSERT INTO products (id, title, image) VALUES (?, ?, ?)";
-            transaction.exec_drop(insert, (product.id, product.title, product.image)).await?;
-            return Ok(());
-        }
-        UPDATED => {
-            let product: events::Product = serde_json::from_slice(body)?;
-            let select = "SELECT id FROM products WHERE id = ?";
-            let known: Option<u32> = transaction.exec_first(select, (product.id,)).await?;
-            let update = "UPDATE products SET title = ?, image = ? WHERE id = ?";
-            transaction.exec_drop(update, (product.title, product.image, product.id)).await?;
-            known.is_none().then_some(product.id)
+    match kind {
+        // The same for both: a product that we do not know is new to us.
+        CREATED | UPDATED => {
+            let events::Product { id, title, image } = serde_json::from_slice(body)?;
+            events::Product::check(&title, &image)
+                .map_err(|reason| Failure::Refused(reason.to_owned()))?;
+            let store = "INSERT INTO products (id, title, image) VALUES (:id, :title, :image)
+                ON DUPLICATE KEY UPDATE title = :title, image = :image";
+            transaction.exec_drop(store, params! { id, title, image }).await?;
         }
         DELETED => {
-            let product: events::ProductId = serde_json::from_slice(body)?;
+            let ProductId { id } = serde_json::from_slice(body)?;
             // First the product, as a like does: or else the two could wait for each other.
-            let delete = "DELETE FROM products WHERE id = ?";
-            transaction.exec_drop(delete, (product.id,)).await?;
-            let known = transaction.affected_rows() > 0;
-            let delete = "DELETE FROM likes WHERE product_id = ?";
-            transaction.exec_drop(delete, (product.id,)).await?;
-            (!known).then_some(product.id)
+            transaction.exec_drop("DELETE FROM products WHERE id = ?", (id,)).await?;
+            transaction.exec_drop("DELETE FROM likes WHERE product_id = ?", (id,)).await?;
         }
         _ => return Err(Failure::Refused(format!("{kind} is nothing we know"))),
-    };
-    match id {
-        Some(id) => Err(Failure::Refused(format!("there is no product {id}"))),
-        None => Ok(()),
     }
+    Ok(())
 }
 
 /// The other service, as far as we need it.
 struct Admin {
     client: reqwest::Client,
-    url: String,
+    url: Url,
 }
 
 #[derive(Deserialize)]
@@ -135,7 +149,7 @@ struct User {
 impl Admin {
     /// Who likes: a user that admin chooses.
     async fn user(&self) -> reqwest::Result<User> {
-        self.client.get(&self.url).send().await?.error_for_status()?.json().await
+        self.client.get(self.url.clone()).send().await?.error_for_status()?.json().await
     }
 }
 
@@ -170,14 +184,14 @@ async fn like(
         }
         let add = "UPDATE products SET likes = likes + 1 WHERE id = ?";
         transaction.exec_drop(add, (id,)).await?;
-        outbox::write(&mut transaction, LIKED, &events::ProductId { id }).await?;
+        outbox::write(&mut transaction, LIKED, &ProductId { id }).await?;
         transaction.commit().await?;
         Ok(Like::New)
     })
     .await?;
     match like {
         Like::New => {
-            service.changed().await;
+            service.changed(id).await;
             Ok(Json(json!({ "message": "success" })))
         }
         Like::Known => {

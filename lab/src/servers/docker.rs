@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::process::{Group, run as run_task, run_in_group, wait_until};
 use crate::progress::Tasks;
 use crate::root;
-use crate::servers::mysql::reader;
+use crate::servers::mysql::users_of_tests;
 use crate::servers::rabbitmq::tls;
 use crate::servers::{Instance, Ports, Service};
 use crate::url::Url;
@@ -130,7 +130,7 @@ pub fn project(instance: &Instance) -> String {
 fn write_more(instance: &Instance) -> Result<()> {
     // No health checks: we look ourselves, and more often.
     let mut rabbitmq = json!({ "healthcheck": { "disable": true } });
-    let mut configs = json!({ "reader": { "content": reader("%") } });
+    let mut configs = json!({ "users": { "content": users_of_tests("%") } });
     if let Some(certificate) = &instance.certificate {
         let folder = "/etc/rabbitmq";
         configs["tls"] = json!({ "content": tls("5671", folder) });
@@ -145,7 +145,7 @@ fn write_more(instance: &Instance) -> Result<()> {
     }
     let mysql = json!({
         "healthcheck": { "disable": true },
-        "configs": [{ "source": "reader", "target": "/docker-entrypoint-initdb.d/reader.sql" }],
+        "configs": [{ "source": "users", "target": "/docker-entrypoint-initdb.d/users.sql" }],
     });
     let more = json!({
         "services": { "rabbitmq": rabbitmq, "mysql": mysql },

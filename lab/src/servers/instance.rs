@@ -69,6 +69,11 @@ impl Instance {
         Ok(Self { folder, backend, ports: Ports::free()?, certificate: None })
     }
 
+    /// Whether these are servers of a play or of tests, and not those of the checkout.
+    pub(super) fn is_temporary(&self) -> bool {
+        self.folder != root().join(".lab")
+    }
+
     /// The servers that live in a folder, whoever started them.
     pub fn load(folder: &Path) -> Option<Self> {
         let state = fs::read(folder.join("instance.json")).ok()?;

@@ -11,11 +11,13 @@ use crate::process::{Group, run};
 use crate::progress::Task;
 use crate::servers::{Instance, Service, server_program};
 
-/// A user for one of the tests, who may not write.
-pub(super) fn reader(host: &str) -> String {
+/// Users for the tests: one who may not write, and one who may do everything.
+pub(super) fn users_of_tests(host: &str) -> String {
     format!(
         "CREATE USER IF NOT EXISTS reader@'{host}' IDENTIFIED BY 'reader';\n\
-         GRANT SELECT ON `test%`.* TO reader@'{host}';\n"
+         GRANT SELECT ON `test%`.* TO reader@'{host}';\n\
+         CREATE USER IF NOT EXISTS operator@'{host}' IDENTIFIED BY 'operator';\n\
+         GRANT ALL ON *.* TO operator@'{host}';\n"
     )
 }
 
@@ -79,7 +81,7 @@ impl Instance {
              GRANT ALL ON `test%`.* TO guest@localhost;\n\
              GRANT ALL ON `test%`.* TO guest@'%';\n\
              {}{lock_root}",
-            reader("localhost")
+            if self.is_temporary() { users_of_tests("localhost") } else { String::new() }
         );
         let init = self.file("mysql.sql");
         fs::write(&init, sql)?;

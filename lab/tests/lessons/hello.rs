@@ -117,7 +117,7 @@ async fn a_consumer_whose_queue_is_deleted_ends_with_an_error() {
         client.channel.queue_delete("hello".into(), QueueDeleteOptions::default()).await.unwrap();
         let (mut lines, status) = receive.finish();
         lines.retain(|line| line != WAITING);
-        assert_eq!(lines, ["Error: the broker ended the consumer: was the queue deleted?"]);
+        assert_eq!(lines, ["Error: the broker ended the consumer: was the queue `hello` deleted?"]);
         assert_eq!(status.code(), Some(1));
     }
     client.close().await;

@@ -8,6 +8,7 @@ mod all_readmes; // takes the longest: the first in alphabetical order begins fi
 mod commands;
 mod connection;
 mod copy;
+mod failures;
 mod hello;
 mod manifests;
 mod orders;

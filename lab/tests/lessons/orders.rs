@@ -8,7 +8,7 @@ use futures_lite::StreamExt;
 use lab::progress::Tasks;
 use lab::servers::Service;
 use lapin::BasicProperties;
-use lapin::options::{BasicConsumeOptions, BasicGetOptions};
+use lapin::options::BasicConsumeOptions;
 use lapin::types::FieldTable;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
@@ -16,7 +16,7 @@ use nix::sys::signal::Signal;
 
 use crate::support::{
     Client, LIMIT, NONE, Servers, Terminal, change_password, database, end_connections, lines,
-    output, shared, vhost,
+    output, shared, vhost, wait_for_messages,
 };
 
 const WAITING: &str = " [*] Waiting for orders. To exit press CTRL+C";
@@ -219,32 +219,81 @@ async fn what_cannot_be_stored_goes_to_the_dead_letter_queue() {
 
     let receiver = test.receiver(&[]);
     test.wait_for_rows(7).await;
-    client.wait_for_waiting(0).await;
+    wait_for_messages(&test.amqp, "orders", 0);
     assert_eq!(stop(receiver), [7, 1, 5 + u64::from(taken)]);
     let users: Vec<String> = test.query("SELECT user_id FROM tb_order ORDER BY id").await;
     let expected = [ONE, "good", &longest, "", injection, "twice", "é😀\0 "];
     assert_eq!(users, expected);
 
-    let mut dead = Vec::new();
-    let get = BasicGetOptions { no_ack: true };
-    while let Some(order) = client.channel.basic_get("orders.dead".into(), get).await.unwrap() {
-        let headers = order.properties.headers().clone().unwrap();
-        let reason = headers.inner()["reason"].as_long_string().unwrap().to_string();
-        dead.push((order.data.len(), reason));
+    let dead = Client::of_dead_orders(&test.amqp).await;
+    let mut lengths = vec![256, 300, 9, 5, large.len()];
+    lengths.extend(taken.then_some(huge.len()));
+    for length in lengths {
+        let order = dead.wait_for_message().await;
+        assert_eq!((order.data.len(), order.exchange.as_str()), (length, "orders.dlx"));
     }
-    let too_long = |length| format!("{length} characters, and the table takes 256");
-    let mut expected = vec![
-        (256, "not UTF-8".to_owned()),
-        (300, too_long(300)),
-        (9, "no message id".to_owned()),
-        (5, "no message id".to_owned()),
-        (large.len(), too_long(large.len())),
-    ];
-    if taken {
-        expected.push((huge.len(), too_long(huge.len())));
-    }
-    assert_eq!(dead, expected);
     client.close().await;
+    dead.close().await;
+}
+
+/// What limits the life of an order, or says who may publish it, is for its way to us only.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_put_aside_stays() {
+    let test = Test::new("aside").await;
+    lines("send-order", &["1"], &test.amqp); // declares the queues
+    let mut user = shared().rabbitmqctl().unwrap();
+    user.args(["-q", "add_user", "shop", "shop"]).output().unwrap(); // it may be there already
+    let mut permit = shared().rabbitmqctl().unwrap();
+    permit.args(["-q", "set_permissions", "-p", "aside", "shop", ".*", ".*", ".*"]);
+    assert!(permit.status().unwrap().success());
+    let client = Client::of_orders(&test.amqp.replace("guest:guest", "shop:shop")).await;
+    let lifetime = Duration::from_secs(3);
+    let properties = order(Some("mortal")).with_user_id("shop".into());
+    let properties = properties.with_expiration(lifetime.as_millis().to_string().into());
+    let receiver = test.receiver(&[]);
+    receiver.expect(&format!(" [x] Stored the order of {ONE}"));
+    client.publish_with(b"\xff", properties).await;
+    let line = receiver.line().unwrap();
+    assert_eq!(line, " [!] Cannot store the order `mortal`: not UTF-8. It goes to orders.dead");
+    assert_eq!(stop(receiver), [1, 0, 1]);
+    thread::sleep(lifetime + Duration::from_secs(1)); // it would be gone now
+    let dead = Client::of_dead_orders(&test.amqp).await;
+    assert_eq!(dead.wait_for_message().await.data, b"\xff");
+    client.close().await;
+    dead.close().await;
+}
+
+/// Only a row with this message id is this order. Another conflict loses none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conflict_on_another_key_is_no_known_order() {
+    let test = Test::new("conflict").await;
+    stop(test.receiver(&[]));
+    let used_up = "ALTER TABLE tb_order MODIFY id INT UNSIGNED NOT NULL AUTO_INCREMENT,
+        AUTO_INCREMENT = 4294967294";
+    test.query::<Row>(used_up).await;
+    lines("request-orders", &["5"], &test.amqp);
+    let receiver = test.receiver(&[]);
+    let line = receiver.line().unwrap();
+    assert!(line.starts_with(" [!] MySQL: ") && line.ends_with(". Trying again ..."), "{line}");
+    test.query::<Row>("ALTER TABLE tb_order MODIFY id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT")
+        .await;
+    receiver.expect(" [!] MySQL is back");
+    test.wait_for_rows(5).await;
+    assert_eq!(stop(receiver), [5, 0, 0]);
+
+    for (name, change) in [
+        ("id tinyint", "MODIFY id TINYINT UNSIGNED NOT NULL AUTO_INCREMENT"),
+        ("message_id varchar", "MODIFY message_id VARCHAR(255) NOT NULL"),
+        ("UNIQUE (user_id,db_insert_time)", "ADD UNIQUE KEY (user_id, db_insert_time)"),
+        ("UNIQUE (message_id(8))", "DROP KEY message_id, ADD UNIQUE KEY (message_id(8))"),
+    ] {
+        test.query::<Row>("DROP TABLE tb_order").await;
+        stop(test.receiver(&[]));
+        test.query::<Row>(&format!("ALTER TABLE tb_order {change}")).await;
+        let line = test.refused();
+        assert!(line.contains("has other columns than this lesson needs"), "{line}");
+        assert!(line.contains(name), "{name} is not in {line}");
+    }
 }
 
 /// A table whose character set is smaller than ours: MySQL refuses one order, and not its
@@ -321,13 +370,13 @@ async fn a_server_or_a_table_that_will_not_do() {
     let receiver = test.receiver(&[]);
     receiver.expect(&format!(" [x] Stored the order of {ONE}"));
 
-    // a table that is gone while we work: nothing is lost
-    test.query::<Row>("DROP TABLE tb_order").await;
+    // a table that is gone while we work: we wait for it
+    test.query::<Row>("RENAME TABLE tb_order TO tb_order_away").await;
     lines("send-order", &["2"], &test.amqp);
-    let (mut lines, status) = receiver.finish();
-    assert_eq!(status.code(), Some(1), "{lines:#?}");
-    assert!(lines.pop().unwrap().starts_with("Error: "), "{lines:#?}");
-    let receiver = test.receiver(&[]);
+    let line = receiver.line().unwrap();
+    assert!(line.contains("tb_order' doesn't exist. Trying again ..."), "{line}");
+    test.query::<Row>("RENAME TABLE tb_order_away TO tb_order").await;
+    receiver.expect(" [!] MySQL is back");
     receiver.expect(&format!(" [x] Stored the order of {TWO}"));
     stop(receiver);
     for arguments in [["--batch", "0"], ["--batch", "5001"], ["--break-connection", "2"]] {
@@ -382,21 +431,69 @@ async fn receive_orders_waits_for_mysql() {
         receiver.expect(&format!(" [x] Stored the order of {ONE}"));
     }
 
-    // it refuses to talk to us
+    // it refuses to talk to us, and says why
     let other = change_password(&mysql, "other").await;
     end_connections(&other).await;
     lines("send-order", &["1"], &amqp);
     let line = receiver.line().unwrap();
     assert!(line.starts_with(" [!] MySQL: "), "{line}");
+    if !line.contains("Access denied") {
+        let line = receiver.line().unwrap();
+        assert!(line.starts_with(" [!] MySQL: Access denied for user 'guest'"), "{line}");
+    }
     change_password(&other, "guest").await;
     receiver.expect(" [!] MySQL is back");
     receiver.expect(&format!(" [x] Stored the order of {ONE}"));
+
+    // it is silent
+    servers.instance.pause(Service::Mysql).unwrap();
+    lines("send-order", &["1"], &amqp);
+    receiver.expect(" [!] MySQL: it does not answer. Trying again ...");
+    servers.instance.resume(Service::Mysql).unwrap();
+    receiver.expect(" [!] MySQL is back");
+    receiver.expect(&format!(" [x] Stored the order of {ONE}"));
+
+    // it takes no orders for now: none of them is at fault
+    let operator = mysql.replace("guest:guest", "operator:operator");
+    let mut operator = Conn::from_url(&operator).await.unwrap();
+    // MariaDB before 11.1 has an older name for it
+    let names: Vec<(String, String)> = operator
+        .query("SHOW GLOBAL VARIABLES WHERE variable_name IN ('transaction_read_only', 'tx_read_only')")
+        .await
+        .unwrap();
+    let read_only = &names[0].0;
+    for (name, value, usual) in [(read_only.as_str(), 1, 0), ("max_prepared_stmt_count", 0, 16382)]
+    {
+        operator.query_drop(format!("SET GLOBAL {name} = {value}")).await.unwrap();
+        end_connections(&mysql).await;
+        lines("send-order", &["1"], &amqp);
+        let mut line = receiver.line().unwrap();
+        if !line.contains("READ ONLY") && !line.contains("max_prepared_stmt_count") {
+            line = receiver.line().unwrap(); // the first cause was the end of the connection
+        }
+        assert!(line.starts_with(" [!] MySQL: "), "{line}");
+        operator.query_drop(format!("SET GLOBAL {name} = {usual}")).await.unwrap();
+        // a session keeps what it has begun with
+        end_connections(&mysql).await;
+        receiver.expect(" [!] MySQL is back");
+        receiver.expect(&format!(" [x] Stored the order of {ONE}"));
+    }
+
+    // a commit is ours to make
+    operator.query_drop("SET GLOBAL autocommit = 0").await.unwrap();
+    end_connections(&mysql).await;
+    lines("send-order", &["1"], &amqp);
+    receiver.line().unwrap();
+    receiver.expect(" [!] MySQL is back");
+    receiver.expect(&format!(" [x] Stored the order of {ONE}"));
+    operator.query_drop("SET GLOBAL autocommit = 1").await.unwrap();
+    operator.disconnect().await.unwrap();
 
     // Ctrl-C while it is away: the order stays in the queue
     servers.instance.stop(Service::Mysql, true).unwrap();
     lines("send-order", &["2"], &amqp);
     receiver.line().unwrap();
-    assert_eq!(stop(receiver), [3, 0, 0]);
+    assert_eq!(stop(receiver), [7, 0, 0]);
     servers.instance.start(&[Service::Mysql], &Tasks::quiet()).unwrap();
     let receiver = Terminal::run_with("receive-orders", &NONE, (&amqp, &mysql));
     receiver.expect(WAITING);

@@ -10,14 +10,20 @@ use lab::root;
 use crate::shared::python;
 use crate::support::{Client, NONE, Terminal, WAITING, lines, vhost};
 
-fn peer(arguments: &[&str], url: &str) -> Terminal {
+/// Python with pika.
+pub fn pika(arguments: &[&str], url: &str) -> Terminal {
     static INSTALLING: Mutex<()> = Mutex::new(());
     let installing = INSTALLING.lock();
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let mut python = python(folder, &["pika==1.3.2"], &Tasks::quiet()).unwrap();
     drop(installing);
-    python.arg(root().join("lab/peers/tutorials.py")).args(arguments).env("AMQP_URL", url);
+    python.args(arguments).env("AMQP_URL", url);
     Terminal::start(python)
+}
+
+fn peer(arguments: &[&str], url: &str) -> Terminal {
+    let program = root().join("lab/peers/tutorials.py");
+    pika(&[&[program.to_str().unwrap()], arguments].concat(), url)
 }
 
 /// Runs one that ends by itself.
@@ -49,7 +55,7 @@ async fn tasks() {
     ours.expect(" [x] Done");
 
     // What theirs does not finish, ours gets.
-    drop(ours);
+    ours.stop();
     lines("new-task", &["long", "....."], &url);
     theirs.expect("received long .....");
     drop(theirs);

@@ -1,5 +1,7 @@
 //! Lesson 06: two services that keep each other informed.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use lab::process::wait_until;
@@ -12,7 +14,9 @@ use mysql_async::prelude::Queryable;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{LIMIT, Servers, Terminal, change_password, end_connections, program, shared};
+use crate::support::{
+    LIMIT, Servers, Terminal, change_password, end_connections, mysql, program, rabbitmqctl, shared,
+};
 
 const WAITING: &str = " [*] Waiting for events. To exit press CTRL+C";
 
@@ -35,9 +39,9 @@ impl Test {
         test
     }
 
-    fn restart_main(&mut self) {
+    fn restart_main(&mut self, arguments: &[&str]) {
         self.main.signal(Signal::SIGKILL);
-        self.main = service(&self.servers, "main", 1);
+        self.main = service_with(&self.servers, "main", arguments);
     }
 
     pub fn admin(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
@@ -74,6 +78,12 @@ impl Test {
 
     fn wait_for_main(&self, path: &str, done: impl Fn(&Value) -> bool) {
         wait_until(LIMIT, || done(&self.main("GET", path).1)).unwrap();
+    }
+
+    fn wait_for_queue(&self, queue: &str, messages: u64) {
+        let path = format!("queues/%2f/{queue}");
+        let management = self.servers.instance.management();
+        wait_until(LIMIT, || management.get(&path).unwrap()["messages"] == messages).unwrap();
     }
 
     async fn count(&self, sql: &str) -> u64 {
@@ -118,22 +128,33 @@ const PROXY: [(&str, &str); 3] = [
 ];
 
 fn service(servers: &Servers, name: &str, users: u32) -> Terminal {
+    let users = ["--users", &users.to_string()];
+    service_with(servers, name, if name == "admin" { &users } else { &[] })
+}
+
+fn service_with(servers: &Servers, name: &str, arguments: &[&str]) -> Terminal {
+    let service = start_service(servers, name, arguments);
+    service.expect(&format!(" [*] http://localhost:{}", port(servers, name)));
+    service.expect(WAITING);
+    service
+}
+
+fn port(servers: &Servers, name: &str) -> u16 {
     let ports = servers.instance.ports;
-    let port = if name == "admin" { ports.admin } else { ports.main };
+    if name == "admin" { ports.admin } else { ports.main }
+}
+
+fn start_service(servers: &Servers, name: &str, arguments: &[&str]) -> Terminal {
+    let port = port(servers, name);
     let mut command = std::process::Command::new(program(name));
     command
         .args(["--listen", &format!("127.0.0.1:{port}")])
+        .args(arguments)
         .env("AMQP_URL", servers.instance.amqp_url())
         .env("MYSQL_URL", servers.instance.mysql_url())
-        .env("ADMIN_URL", format!("http://127.0.0.1:{}", ports.admin))
+        .env("ADMIN_URL", format!("http://127.0.0.1:{}", servers.instance.ports.admin))
         .envs(PROXY);
-    if name == "admin" {
-        command.args(["--users", &users.to_string()]);
-    }
-    let service = Terminal::start(command);
-    service.expect(&format!(" [*] http://localhost:{port}"));
-    service.expect(WAITING);
-    service
+    Terminal::start(command)
 }
 
 fn message(answer: &(u16, Value)) -> &str {
@@ -232,6 +253,18 @@ fn a_wrong_password() {
     }
 }
 
+#[test]
+fn a_wrong_address_of_the_other_service() {
+    for address in ["localhost:8000", "user:secret@localhost", "ftp://user:secret@localhost"] {
+        let arguments = ["--listen", "127.0.0.1:0", "--admin", address];
+        let urls = (&*shared().amqp_url(), &*shared().mysql_url());
+        let (lines, status) = Terminal::run_with("main", &arguments, urls).finish();
+        assert_eq!(status.code(), Some(1), "{lines:#?}");
+        let line = "Error: ADMIN_URL is not an address like http://localhost:8000";
+        assert_eq!(lines, [line]);
+    }
+}
+
 /// An event counts once, however often it comes; what nobody can use is put aside.
 #[tokio::test(flavor = "multi_thread")]
 async fn events() {
@@ -243,19 +276,18 @@ async fn events() {
     test.publish("product_liked", &json!({"id": 99}).to_string(), Some("unknown")).await;
     test.publish("product_liked", "{", Some("malformed")).await;
     test.publish("product_liked", &liked, None).await;
-    test.publish(
-        "product_updated",
-        &json!({"id": 99, "title": "x", "image": "/x"}).to_string(),
-        Some("update"),
-    )
-    .await;
+    for (id, image) in [("update", "/x"), ("script", "javascript:alert(1)")] {
+        let product = json!({"id": 99, "title": "x", "image": image}).to_string();
+        test.publish("product_updated", &product, Some(id)).await;
+    }
+    test.wait_for_main("/api/products", |products| products[3]["image"] == "/x");
     test.publish("product_deleted", &json!({"id": 99}).to_string(), Some("delete")).await;
+    test.wait_for_main("/api/products", |products| products.as_array().unwrap().len() == 3);
     test.publish("product_liked", &liked, Some("last")).await;
     wait_until(LIMIT, || test.admin("GET", "/api/products/1", None).1["likes"] == 2).unwrap();
-    let dead = || {
-        test.servers.instance.management().get("queues/%2f/products.dead").unwrap()["messages"] == 5
-    };
-    wait_until(LIMIT, dead).unwrap();
+    let late = " [*] A like of product 99 came too late: it is deleted";
+    while test.admin.line().unwrap() != late {}
+    test.wait_for_queue("products.dead", 3);
 
     // an event that the relay publishes twice: it died between the confirm and the deletion
     let mut database = Conn::from_url(test.servers.instance.mysql_url()).await.unwrap();
@@ -281,6 +313,102 @@ async fn events() {
     let get = channel.basic_get("products.dead".into(), BasicGetOptions { no_ack: true });
     assert!(get.await.unwrap().is_some());
     connection.close(200, "Goodbye".into()).await.unwrap();
+}
+
+/// A page gets the changes, not the list; and what asks is a page of ours.
+#[test]
+fn pages() {
+    let test = Test::start(1_000_000);
+    let port = test.servers.instance.ports.main;
+    let mut page = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    page.set_read_timeout(Some(LIMIT)).unwrap();
+    write!(page, "GET /api/events HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n").unwrap();
+    let mut lines = BufReader::new(page).lines().map(Result::unwrap);
+    let mut next = |begin: &str| lines.find(|line| line.starts_with(begin)).unwrap();
+    assert!(next("content-security-policy: ").contains("default-src 'self'"));
+
+    let mountain = |likes| json!({"id": 2, "title": "Mountain", "image": "/images/mountain.svg", "likes": likes});
+    for likes in 1..=2 {
+        assert_eq!(test.main("POST", "/api/products/2/like").0, 200);
+        assert_eq!(next("data: "), format!("data: {}", mountain(likes)));
+    }
+    assert_eq!(test.admin("DELETE", "/api/products/2", None).0, 204);
+    assert_eq!(next("data: "), "data: {\"deleted\":2}");
+    // done by another one of its kind
+    let main = |sql: &str| {
+        let statement = format!("UPDATE test_main.products SET {sql}");
+        mysql(&test.servers.instance, &statement);
+    };
+    main("title = 'Old ship' WHERE id = 3");
+    assert!(next("data: ").contains("Old ship"));
+
+    let port = test.servers.instance.ports.admin;
+    let ask = |host: &str, origin: &str| {
+        let mut connection = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        connection.set_read_timeout(Some(LIMIT)).unwrap();
+        let request = "DELETE /api/products/99 HTTP/1.1\r\nConnection: close\r\n";
+        write!(connection, "{request}Host: {host}\r\n{origin}\r\n").unwrap();
+        let line = BufReader::new(connection).lines().next().unwrap().unwrap();
+        line.split(' ').nth(1).unwrap().parse::<u16>().unwrap()
+    };
+    let here = format!("localhost:{port}");
+    assert_eq!(ask(&here, ""), 404);
+    assert_eq!(ask(&here, &format!("Origin: http://{here}\r\n")), 404);
+    assert_eq!(ask(&format!("[::1]:{port}"), ""), 404);
+    assert_eq!(ask(&here, "Origin: http://example.com\r\n"), 403);
+    assert_eq!(ask(&here, "Origin: null\r\n"), 403);
+    assert_eq!(ask(&format!("example.com:{port}"), ""), 403);
+}
+
+/// RabbitMQ is short of memory and reads nothing from a connection that publishes. The one that
+/// consumes goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn events_are_applied_while_rabbitmq_takes_none() {
+    let servers = Servers::start(&Service::ALL);
+    let main = service(&servers, "main", 1);
+    let test = Test { admin: service(&servers, "admin", 1), main, servers };
+    test.admin.signal(Signal::SIGKILL);
+    let liked = json!({"id": 1}).to_string();
+    for i in 0..200 {
+        test.publish("product_liked", &liked, Some(&i.to_string())).await;
+    }
+    test.wait_for_queue("admin", 200);
+    let write = "INSERT INTO test_admin.outbox (message_id, kind, body) \
+                 VALUES ('blocked', 'product_deleted', '{\"id\": 99}')";
+    mysql(&test.servers.instance, write);
+    rabbitmqctl(&test.servers.instance, &["set_vm_memory_high_watermark", "0.000001"]);
+    let admin = start_service(&test.servers, "admin", &[]);
+    test.wait_for_queue("admin", 0);
+    assert_eq!(test.admin("GET", "/api/products/1", None).1["likes"], 200);
+    assert!(test.count("SELECT COUNT(*) FROM test_admin.outbox").await > 0);
+    rabbitmqctl(&test.servers.instance, &["set_vm_memory_high_watermark", "0.4"]);
+    let sent = || mysql(&test.servers.instance, "SELECT COUNT(*) FROM test_admin.outbox") == "0";
+    wait_until(LIMIT, sent).unwrap();
+    drop(admin);
+}
+
+/// A service whose database is gone asks for the products, and the inbox does not grow for ever.
+#[test]
+fn a_database_that_is_gone() {
+    let mut test = Test::start(1);
+    let hills = json!({"title": "Hills", "image": "/images/mountain.svg"});
+    assert_eq!(test.admin("POST", "/api/products", Some(hills)).0, 201);
+    test.wait_for_main("/api/products", |products| products.as_array().unwrap().len() == 4);
+    mysql(&test.servers.instance, "DROP DATABASE test_main");
+    mysql(
+        &test.servers.instance,
+        "INSERT INTO test_admin.inbox VALUES ('old', CURRENT_TIMESTAMP - INTERVAL 91 DAY), \
+         ('young', CURRENT_TIMESTAMP - INTERVAL 89 DAY)",
+    );
+    test.restart_main(&["--resync"]);
+    test.wait_for_main("/api/products", |products| {
+        products.as_array().unwrap().len() == 4 && products[3]["title"] == "Hills"
+    });
+
+    test.admin.signal(Signal::SIGKILL);
+    test.admin = service(&test.servers, "admin", 1);
+    let select = "SELECT message_id FROM test_admin.inbox WHERE message_id IN ('old', 'young')";
+    wait_until(LIMIT, || mysql(&test.servers.instance, select) == "young").unwrap();
 }
 
 /// What is away: reads go on, a like that cannot be recorded is refused, and what is recorded
@@ -326,7 +454,7 @@ async fn what_is_away() {
 
     // a queue is down
     test.servers.stop_queue("admin");
-    test.restart_main();
+    test.restart_main(&[]);
     assert_eq!(like(&test).0, 200);
     while test.main.line().unwrap() != " [!] A queue for events is full, or down. Trying again ..."
     {

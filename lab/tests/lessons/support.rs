@@ -16,7 +16,11 @@ use lab::process::wait_until;
 use lab::progress::Tasks;
 use lab::servers::{Backend, Certificate, Instance, Service};
 use lab::terminal;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
+use lab::url::Url;
+use lapin::message::BasicGetMessage;
+use lapin::options::{
+    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
+};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use mysql_async::prelude::Queryable;
@@ -146,6 +150,22 @@ pub async fn end_connections(url: &str) {
     connection.disconnect().await.unwrap();
 }
 
+/// `rabbitmqctl` with these arguments, which must succeed.
+pub fn rabbitmqctl(servers: &Instance, arguments: &[&str]) {
+    let mut command = servers.rabbitmqctl().unwrap();
+    let output = command.arg("-q").args(arguments).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+}
+
+/// What MySQL answers to this statement.
+pub fn mysql(servers: &Instance, statement: &str) -> String {
+    let url = Url::parse(&servers.mysql_url()).unwrap();
+    let mut command = servers.mysql(&url).expect("a client of MySQL");
+    let output = command.args(["-N", "-B", "-e", statement]).output().unwrap();
+    assert!(output.status.success(), "{statement}: {output:?}");
+    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+}
+
 /// Waits until a queue in a virtual host of [`vhost`] holds that many messages, delivered or not.
 pub fn wait_for_messages(url: &str, queue: &str, count: u32) {
     let vhost = url.rsplit('/').next().unwrap();
@@ -260,6 +280,12 @@ impl Terminal {
         self.0.signal(signal).unwrap();
     }
 
+    /// How many threads it has; nothing where the system does not say.
+    pub fn threads(&self) -> Option<usize> {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.0.group())).ok()?;
+        Some(threads.count())
+    }
+
     pub fn has_ended(&mut self) -> bool {
         self.0.has_ended()
     }
@@ -331,6 +357,11 @@ impl Client {
         Self::connect_with(url, "orders").await
     }
 
+    /// With the queue `orders.dead`.
+    pub async fn of_dead_orders(url: &str) -> Self {
+        Self::connect_with(url, "orders.dead").await
+    }
+
     async fn connect_with(url: &str, queue: &str) -> Self {
         let connection = Connection::connect(url, ConnectionProperties::default()).await.unwrap();
         let channel = connection.create_channel().await.unwrap();
@@ -374,6 +405,20 @@ impl Client {
             .basic_publish("".into(), self.queue.clone(), options, body, properties)
             .await
             .unwrap()
+    }
+
+    /// Takes the next message of the queue, as soon as there is one.
+    pub async fn wait_for_message(&self) -> BasicGetMessage {
+        let start = std::time::Instant::now();
+        let no_ack = BasicGetOptions { no_ack: true };
+        loop {
+            let got = self.channel.basic_get(self.queue.clone(), no_ack).await.unwrap();
+            if let Some(message) = got {
+                return message;
+            }
+            assert!(start.elapsed() < LIMIT, "no message in {}", self.queue);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// How many messages of the queue wait to be delivered.
