@@ -33,8 +33,15 @@ enum How {
     /// RabbitMQ's functions that tell and set a limit, and one that is exceeded.
     Alarm(&'static str, &'static str, &'static str),
     LockTables,
+    ReadOnly,
+    /// RabbitMQ waits for acknowledgements for a short time only, and MySQL keeps them waiting.
+    TimeOut,
+    DeleteUser,
 }
-use How::{Alarm, CloseConnections, Kill, LockTables, Pause, PauseServer, Restart};
+use How::{
+    Alarm, CloseConnections, DeleteUser, Kill, LockTables, Pause, PauseServer, ReadOnly, Restart,
+    TimeOut,
+};
 
 const fn fault(what: &'static str, times: usize, seconds: (f64, f64), how: How) -> Fault {
     Fault { what, times, seconds, how }
@@ -55,7 +62,7 @@ const DISK: How = Alarm(
 );
 
 #[rustfmt::skip] // a table
-const FAULTS: [Fault; 17] = [
+const FAULTS: [Fault; 20] = [
     fault("a worker: kill -9", 2, AT_ONCE, Kill("worker")),
     fault("a receive-logs: kill -9", 2, AT_ONCE, Kill("receive-logs")),
     fault("a receive-orders: kill -9", 4, AT_ONCE, Kill("receive-orders")),
@@ -69,8 +76,11 @@ const FAULTS: [Fault; 17] = [
     fault("RabbitMQ: all connections closed", 2, (1.0, 3.0), CloseConnections(Rabbitmq)),
     fault("RabbitMQ: alarm, memory", 1, (2.0, 8.0), MEMORY),
     fault("RabbitMQ: alarm, disk", 1, (2.0, 8.0), DISK),
+    fault("RabbitMQ: consumers ended for time", 1, (4.0, 6.0), TimeOut),
+    fault("RabbitMQ: user deleted and made again", 1, (2.0, 6.0), DeleteUser),
     fault("MySQL: kill -9, started again", 2, (1.0, 3.0), Restart(Mysql, true)),
-    fault("MySQL: paused", 1, (2.0, 8.0), PauseServer(Mysql)),
+    fault("MySQL: paused, swallows bytes", 1, (2.0, 8.0), PauseServer(Mysql)),
+    fault("MySQL: read-only", 1, (2.0, 6.0), ReadOnly),
     fault("MySQL: tables locked", 1, (2.0, 8.0), LockTables),
     fault("MySQL: all connections closed", 2, AT_ONCE, CloseConnections(Mysql)),
 ];
@@ -140,12 +150,7 @@ impl Fault {
             CloseConnections(Rabbitmq) => {
                 world.rabbitmqctl(&["close_all_connections", "--global", "a fault"])?;
             }
-            CloseConnections(Mysql) => {
-                let all = "SELECT id FROM information_schema.processlist";
-                for id in world.query::<u64>(all)? {
-                    let _ = world.query::<u64>(&format!("KILL {id}")); // it may be gone already
-                }
-            }
+            CloseConnections(Mysql) => close_connections(world)?,
             // As its own command line tool does it, which takes seconds to start.
             Alarm(get, set, limit) => {
                 let sleep = format!("timer:sleep({})", time.as_millis());
@@ -172,9 +177,70 @@ impl Fault {
                     connection.disconnect().await
                 })?;
             }
+            ReadOnly => {
+                // MariaDB before 11.1 has an older name for it
+                let name = "SHOW GLOBAL VARIABLES WHERE variable_name IN
+                    ('transaction_read_only', 'tx_read_only')";
+                let names: Vec<(String, String)> = world.query_as("operator", name)?;
+                let (name, _) = names.first().context("no variable for read-only")?;
+                for value in [1, 0] {
+                    let set = format!("SET GLOBAL {name} = {value}");
+                    world.query_as::<u64>("operator", &set)?;
+                    close_connections(world)?; // a session keeps what it has begun with
+                    thread::sleep(time * value);
+                }
+            }
+            // A channel keeps the time that it has begun with.
+            TimeOut => {
+                let set = |time: u32| {
+                    let set = format!(
+                        "application:set_env(rabbit, consumer_timeout, {time}), \
+                         application:set_env(rabbit, channel_tick_interval, 500), {CLOSE}."
+                    );
+                    world.rabbitmqctl(&["eval", &set])
+                };
+                set(2500)?;
+                thread::sleep(Duration::from_secs(2)); // they connect again
+                world.instance.pause(Mysql)?;
+                thread::sleep(time);
+                world.instance.resume(Mysql)?;
+                set(1_800_000)?; // the default
+            }
+            DeleteUser => {
+                let [guest, all] = [r#"<<"guest">>"#, r#"<<".*">>"#];
+                let permit = |vhost: &str| {
+                    format!(
+                        "rabbit_auth_backend_internal:set_permissions({guest}, <<\"{vhost}\">>, \
+                         {all}, {all}, {all}, {guest})"
+                    )
+                };
+                let eval = format!(
+                    "rabbit_auth_backend_internal:delete_user({guest}, {guest}), {CLOSE}, \
+                     timer:sleep({}), \
+                     rabbit_auth_backend_internal:add_user({guest}, {guest}, {guest}), \
+                     rabbit_auth_backend_internal:set_tags({guest}, [administrator], {guest}), \
+                     {}, {}.",
+                    time.as_millis(),
+                    permit("/"),
+                    permit(PYTHON)
+                );
+                world.rabbitmqctl(&["eval", &eval])?;
+            }
         }
         Ok("")
     }
+}
+
+/// All connections to RabbitMQ, as its command line tool does it, which takes seconds to start.
+const CLOSE: &str =
+    "rabbit_networking:close_connections(rabbit_networking:connections(), \"a fault\")";
+
+/// All connections to MySQL.
+fn close_connections(world: &World) -> Result<()> {
+    for id in world.query::<u64>("SELECT id FROM information_schema.processlist")? {
+        let _ = world.query::<u64>(&format!("KILL {id}")); // it may be gone already
+    }
+    Ok(())
 }
 
 fn choose(world: &World, random: &mut Rng, names: &[&str]) -> Result<&'static str> {

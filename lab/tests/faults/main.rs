@@ -33,7 +33,7 @@ use nix::sys::signal::Signal;
 
 use crate::faults::Bag;
 use crate::programs::{ORDERS, PYTHON, PYTHON_FEED, PYTHON_ORDERS, Role, programs};
-use crate::tally::{Row, table};
+use crate::tally::{Row, bad, table};
 use crate::world::{LIMIT, Program, World};
 
 /// How long things are broken, if nobody says how long: until each fault has come once.
@@ -222,7 +222,8 @@ fn waiting(world: &World) -> Result<String> {
     for vhost in ["/", PYTHON] {
         let list = ["list_queues", "--vhost", vhost, "--no-table-headers"];
         let queues = world.rabbitmqctl(&[&list[..], &["messages", "name"]].concat())?;
-        for queue in queues.lines().filter(|line| !line.starts_with("0\t")) {
+        let there = |line: &&str| !line.starts_with("0\t") && !line.ends_with("\torders.dead");
+        for queue in queues.lines().filter(there) {
             waiting += &format!("{queue} in {vhost}; ");
         }
     }
@@ -239,11 +240,13 @@ fn rows(world: &World) -> Result<(Vec<Row>, Vec<Row>)> {
         (SELECT COUNT(*) FROM test_main.likes WHERE product_id = main.id), main.likes, admin.likes
         FROM test_main.products AS main JOIN test_admin.products AS admin ON admin.id = main.id";
     let likes = world.query(likes)?;
+    let dead = world.dead_orders()?;
     let tally = world.tally();
     let mut ours = vec![tally.tasks.row()];
     let names = ["03 logs", "04 logs, direct", "04 logs, topic", "04 logs, headers"];
     ours.extend(tally.logs.iter().zip(names).map(|(logs, name)| logs.row(name)));
     ours.push(tally.orders.row("05 orders", ORDERS, &orders("test")?));
+    ours.push(bad(&tally.bad, &dead));
     ours.push(tally.likes.row(&likes));
     let mut others = Vec::new();
     if tally.python.sent > 0 {

@@ -11,7 +11,10 @@ use anyhow::Result;
 use lab::progress::Tasks;
 use lab::root;
 use lab::servers::Instance;
+use lapin::options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{BasicProperties, Connection, ConnectionProperties};
 use serde_json::Value;
+use tokio::time::{sleep, timeout};
 
 use crate::shared;
 use crate::tally::Tally;
@@ -29,6 +32,9 @@ pub const PYTHON_FEED: &str = "request-orders for Python";
 pub const ORDERS: u64 = if cfg!(debug_assertions) { 2_000 } else { 10_000 };
 pub const PYTHON_ORDERS: u64 = if cfg!(debug_assertions) { 100 } else { 500 };
 const EVERY: Duration = Duration::from_secs(2);
+
+/// How long a confirm may take, whatever is broken.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Lessons 3 and 4: who emits, with what besides the line, and who receives, with what.
 #[rustfmt::skip] // a table
@@ -117,6 +123,7 @@ impl World {
         if let Ok(feed) = self.program(PYTHON_FEED) {
             scope.spawn(|| self.send_orders(feed, PYTHON_ORDERS));
         }
+        scope.spawn(|| self.send_bad_orders());
         for _ in 0..2 {
             scope.spawn(|| self.send_likes());
         }
@@ -178,6 +185,58 @@ impl World {
             let wrong = format!("{} gave up: {line}", request.name);
             tally.wrong.push(wrong);
         }
+    }
+
+    /// Orders without a message id, which nobody can store.
+    fn send_bad_orders(&self) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let mut numbers = 0..;
+        while self.sending() {
+            let _ = runtime.block_on(self.send_bad_orders_over_a_connection(&mut numbers));
+            pause(false);
+        }
+    }
+
+    async fn send_bad_orders_over_a_connection(
+        &self,
+        numbers: &mut impl Iterator<Item = u64>,
+    ) -> Result<()> {
+        let url = self.instance.amqp_url() + HEARTBEAT;
+        let connect = Connection::connect(&url, ConnectionProperties::default());
+        let connection = timeout(PATIENCE, connect).await??;
+        let channel = timeout(PATIENCE, connection.create_channel()).await??;
+        timeout(PATIENCE, channel.confirm_select(ConfirmSelectOptions::default())).await??;
+        for number in numbers.take_while(|_| self.sending()) {
+            let body = format!("bad {number}");
+            let publish = channel.basic_publish(
+                "".into(),
+                "orders".into(),
+                BasicPublishOptions::default(),
+                body.as_bytes(),
+                BasicProperties::default().with_delivery_mode(2),
+            );
+            if timeout(PATIENCE, timeout(PATIENCE, publish).await??).await??.is_ack() {
+                self.tally().bad.insert(number);
+            }
+            sleep(EVERY / 4).await;
+        }
+        Ok(connection.close(200, "Goodbye".into()).await?)
+    }
+
+    /// The bodies of the messages in `orders.dead`, which is empty then.
+    pub fn dead_orders(&self) -> Result<Vec<String>> {
+        self.runtime.block_on(async {
+            let url = self.instance.amqp_url();
+            let connection = Connection::connect(&url, ConnectionProperties::default()).await?;
+            let channel = connection.create_channel().await?;
+            let mut bodies = Vec::new();
+            let options = BasicGetOptions { no_ack: true };
+            while let Some(message) = channel.basic_get("orders.dead".into(), options).await? {
+                bodies.push(String::from_utf8_lossy(&message.data).into_owned());
+            }
+            connection.close(200, "Goodbye".into()).await?;
+            Ok(bodies)
+        })
     }
 
     fn send_likes(&self) {

@@ -54,6 +54,8 @@ pub struct Tally {
     pub tasks: Tasks,
     pub logs: [Logs; 4],
     pub orders: Orders,
+    /// The orders that nobody can store, and that the broker has confirmed.
+    pub bad: BTreeSet<u64>,
     /// Those for the consumer in Python.
     pub python: Orders,
     pub likes: Likes,
@@ -152,6 +154,24 @@ impl Orders {
         row.compare(&format!("orders of {missing} other users"), missing * self.rounds, 0);
         row
     }
+}
+
+/// The orders that nobody can store, with what there is in `orders.dead`: each of them at least
+/// once, and nothing else.
+pub fn bad(sent: &BTreeSet<u64>, dead: &[String]) -> Row {
+    let mut row = Row::new("05 orders that cannot be stored", sent.len() as u64);
+    let mut times = BTreeMap::<u64, u64>::new();
+    for body in dead {
+        match body.strip_prefix("bad ").and_then(|number| number.parse().ok()) {
+            Some(number) => *times.entry(number).or_default() += 1,
+            None => row.compare(&format!("put aside: {body}"), 1, 0),
+        }
+    }
+    for number in sent.iter().filter(|number| !times.contains_key(number)) {
+        row.compare(&format!("bad order {number}"), 1, 0);
+    }
+    row.again = Some(times.into_values().map(|times| times - 1).sum());
+    row
 }
 
 impl Likes {

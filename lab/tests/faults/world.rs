@@ -63,8 +63,13 @@ impl World {
     }
 
     pub fn query<T: FromRow + Send + 'static>(&self, sql: &str) -> Result<Vec<T>> {
+        self.query_as("guest", sql)
+    }
+
+    pub fn query_as<T: FromRow + Send + 'static>(&self, user: &str, sql: &str) -> Result<Vec<T>> {
+        let url = self.instance.mysql_url().replace("guest:guest", &format!("{user}:{user}"));
         self.runtime.block_on(async {
-            let mut connection = Conn::from_url(self.instance.mysql_url()).await?;
+            let mut connection = Conn::from_url(url).await?;
             let rows = connection.query(sql).await?;
             connection.disconnect().await?;
             Ok(rows)
