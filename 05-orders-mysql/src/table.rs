@@ -69,9 +69,6 @@ const EXPECTED: [&str; 7] = [
     "user_id",
 ];
 
-/// What a server says of a statement that is newer than itself.
-const PARSE_ERROR: u16 = 1064;
-
 /// A row to be: the user id and the message id of an order.
 pub type Row<'a> = [&'a str; 2];
 
@@ -124,11 +121,6 @@ impl Table {
         let opts = Opts::from(opts);
         let server = format!("MySQL at {}:{}", opts.ip_or_hostname(), opts.tcp_port());
         let (connection, shape) = prepare(&opts).await.map_err(|error| match error {
-            Error::Server(error) if error.code == PARSE_ERROR => anyhow!(
-                "{server} does not know JSON_TABLE: MySQL 8.0, MariaDB 10.6 or a later one is needed. \
-                 It says: {}",
-                error.message
-            ),
             Error::Server(error) => {
                 anyhow!("{server}: {}{}", error.message, advice(&error.state, error.code))
             }

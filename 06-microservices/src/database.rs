@@ -11,6 +11,8 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Opts, OptsBuilder, Pool, Transaction, TxOpts};
 use tokio::time::timeout;
 
+use crate::outbox::DELETE;
+
 /// How long a transaction may take before MySQL counts as away: ten round trips, some of them slow.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -91,6 +93,7 @@ impl Database {
             for table in [OUTBOX, INBOX].iter().chain(tables) {
                 connection.query_drop(*table).await?;
             }
+            connection.prep(DELETE).await?; // an old server would not know it
             connection.disconnect().await
         };
         timeout(TIMEOUT, create)

@@ -60,8 +60,10 @@ pub async fn consume(
                 event.ack(BasicAckOptions::default()).await?;
             }
             Err(reason) => {
-                note!(" [!] An event goes to products.dead: {reason}");
-                event.nack(BasicNackOptions::default()).await?; // without `requeue`
+                // Without `requeue`. If the channel is gone, the event comes again.
+                if event.nack(BasicNackOptions::default()).await? {
+                    note!(" [!] An event goes to products.dead: {reason}");
+                }
             }
         }
     }

@@ -26,7 +26,7 @@ const BATCH: u32 = 1000;
 
 /// Its parameter is a JSON array of ids. Not all up to the last one: an event with a smaller id may
 /// have been committed meanwhile.
-const DELETE: &str = "DELETE outbox FROM outbox
+pub const DELETE: &str = "DELETE outbox FROM outbox
     JOIN JSON_TABLE(?, '$[*]' COLUMNS (id BIGINT UNSIGNED PATH '$')) AS sent ON sent.id = outbox.id";
 
 /// How long to wait before the relay looks into the outbox unasked.
@@ -52,6 +52,22 @@ pub async fn write(
     };
     let insert = "INSERT INTO outbox (message_id, kind, body) VALUES (:message_id, :kind, :body)";
     Ok(transaction.exec_drop(insert, values).await?)
+}
+
+/// Writes many events of one kind, in their order, with one statement.
+pub async fn write_all<T: Serialize>(
+    transaction: &mut Transaction<'static>,
+    kind: &str,
+    bodies: &[T],
+) -> Result<(), Failure> {
+    let body = |body| Ok((Uuid::now_v7().to_string(), serde_json::to_string(body)?));
+    let events = bodies.iter().map(body).collect::<Result<Vec<_>, serde_json::Error>>()?;
+    let insert = "INSERT INTO outbox (message_id, kind, body)
+        SELECT event.message_id, ?, event.body FROM JSON_TABLE(?, '$[*]' COLUMNS (
+            message_id CHAR(36) CHARACTER SET utf8mb4 PATH '$[0]',
+            body TEXT CHARACTER SET utf8mb4 PATH '$[1]'
+        )) AS event";
+    Ok(transaction.exec_drop(insert, (kind, Serialized(&events))).await?)
 }
 
 /// Publishes what is in the outbox until Ctrl-C or until the connection is lost. `written` wakes

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
@@ -22,7 +22,7 @@ use mysql_async::prelude::Queryable;
 use serde::Serialize;
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::sync::{Mutex, Notify, broadcast};
+use tokio::sync::{Notify, broadcast};
 use tokio::time::{sleep, timeout};
 
 use crate::database::{Database, Failure, within};
@@ -59,19 +59,25 @@ pub struct Service {
     pub written: Notify,
     /// The service ends: pages that wait for news are let go.
     pub ending: CancellationToken,
+    /// Names of ours besides `localhost`.
+    hosts: Vec<String>,
     /// The products as we have seen them last.
     known: Mutex<BTreeMap<u32, Product>>,
+    /// Locked while we read: what was read earlier must not replace what was read later.
+    reading: tokio::sync::Mutex<()>,
     /// What has changed since, for the pages: JSON.
     changes: broadcast::Sender<String>,
 }
 
 impl Service {
-    pub fn new(database: Database) -> Self {
+    pub fn new(database: Database, hosts: Vec<String>) -> Self {
         Self {
             database,
             written: Notify::new(),
             ending: CancellationToken::new(),
+            hosts,
             known: Mutex::default(),
+            reading: tokio::sync::Mutex::default(),
             changes: broadcast::Sender::new(BEHIND),
         }
     }
@@ -79,10 +85,9 @@ impl Service {
     /// To be called after each change of a product: tells the pages, and wakes the relay.
     pub async fn changed(&self, id: u32) {
         self.written.notify_one();
-        // Locked while we read: what was read earlier must not replace what was read later.
-        let mut known = self.known.lock().await;
+        let _reading = self.reading.lock().await;
         if let Ok(products) = within(self.read(Some(id))).await {
-            self.tell(&mut known, id, products.into_iter().next());
+            self.tell(id, products.into_iter().next());
         }
     }
 
@@ -96,21 +101,25 @@ impl Service {
 
     /// Reads all products, and tells the pages of those that have changed.
     pub async fn refresh(&self) {
-        let mut known = self.known.lock().await;
+        let _reading = self.reading.lock().await;
         let Ok(products) = within(self.read(None)).await else { return };
         let products: BTreeMap<_, _> =
             products.into_iter().map(|product| (product.id, product)).collect();
-        let gone: Vec<u32> =
-            known.keys().filter(|id| !products.contains_key(id)).copied().collect();
-        for id in gone {
-            self.tell(&mut known, id, None);
+        let known: Vec<u32> = self.known().keys().copied().collect();
+        for id in known.into_iter().filter(|id| !products.contains_key(id)) {
+            self.tell(id, None);
         }
         for (id, product) in products {
-            self.tell(&mut known, id, Some(product));
+            self.tell(id, Some(product));
         }
     }
 
-    fn tell(&self, known: &mut BTreeMap<u32, Product>, id: u32, product: Option<Product>) {
+    fn known(&self) -> MutexGuard<'_, BTreeMap<u32, Product>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, id: u32, product: Option<Product>) {
+        let mut known = self.known();
         if known.get(&id) == product.as_ref() {
             return;
         }
@@ -133,7 +142,7 @@ impl Service {
         match within(self.read(id)).await {
             Ok(products) => products,
             Err(_) => {
-                let known = self.known.lock().await;
+                let known = self.known();
                 known.values().filter(|known| id.is_none_or(|id| id == known.id)).cloned().collect()
             }
         }
@@ -236,14 +245,18 @@ pub fn router(
             Refusal(StatusCode::METHOD_NOT_ALLOWED, "this cannot be done here".to_owned())
         })
         .layer(DefaultBodyLimit::max(BODY_MAX))
-        .layer(from_fn(from_our_pages))
+        .layer(from_fn_with_state(Arc::clone(service), from_our_pages))
         .with_state(Arc::clone(service))
 }
 
 /// Answers only what our own pages ask. A page from somewhere else may send requests to this
 /// machine, too, with the browser of someone who sits at it.
-async fn from_our_pages(request: Request, next: Next) -> Response {
-    let mut response = match is_ours(request.headers()) {
+async fn from_our_pages(
+    State(service): State<Arc<Service>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let mut response = match is_ours(request.headers(), &service.hosts) {
         true => next.run(request).await,
         false => {
             let message = "this is for pages from here only: see the README".to_owned();
@@ -255,16 +268,18 @@ async fn from_our_pages(request: Request, next: Next) -> Response {
     response
 }
 
-/// The host is this machine, or an address: a name can be made to point to us by whoever owns it.
-/// The origin, if there is one, is the same host.
-fn is_ours(headers: &HeaderMap) -> bool {
+/// The host is this machine, an address, or one of these names: any other name can be made to point
+/// to us by whoever owns it. The origin, if there is one, is the same host.
+fn is_ours(headers: &HeaderMap, hosts: &[String]) -> bool {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let Some(host) = text(header::HOST) else { return false };
     let name = format!("http://{host}").parse::<Uri>().ok();
     let name = name.as_ref().and_then(Uri::host).unwrap_or_default();
     let address = name.trim_matches(['[', ']']).parse::<IpAddr>();
-    let origin = text(header::ORIGIN).is_none_or(|origin| origin == format!("http://{host}"));
-    origin && (name == "localhost" || address.is_ok())
+    let origin = text(header::ORIGIN).is_none_or(|origin| {
+        ["http://", "https://"].iter().any(|scheme| origin.strip_prefix(scheme) == Some(host))
+    });
+    origin && (name == "localhost" || address.is_ok() || hosts.iter().any(|host| host == name))
 }
 
 pub async fn list(State(service): State<Arc<Service>>) -> Json<Vec<Product>> {

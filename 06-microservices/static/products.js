@@ -20,11 +20,12 @@ export function follow(row) {
   }
 
   function drawAll() {
-    const focused = document.activeElement;
     const drawn = [...products.values()].slice(0, limit);
     const ids = new Set(drawn.map(product => product.id));
     for (const id of items.keys()) if (!ids.has(id)) items.delete(id);
-    list.replaceChildren(...drawn.map(draw));
+    const drawnItems = drawn.map(draw);
+    const focused = document.activeElement;
+    list.replaceChildren(...drawnItems);
     more.hidden = products.size <= limit;
     focused?.focus(); // the element may have been moved
   }
@@ -32,7 +33,7 @@ export function follow(row) {
   function apply(change) {
     if ("deleted" in change) {
       products.delete(change.deleted);
-      if (items.has(change.deleted)) drawAll();
+      drawAll();
       return;
     }
     const known = products.has(change.id);
@@ -42,18 +43,18 @@ export function follow(row) {
   }
 
   async function load(source) {
-    early = [];
+    const mine = early = [];
     try {
       const answer = await fetch("/api/products");
       const all = await answer.json();
-      if (source !== events) return; // there is a newer one
+      if (source !== events || early !== mine) return; // there is a newer one
       products.clear();
       for (const product of all) products.set(product.id, product);
-      early.forEach(apply);
       early = null;
+      mine.forEach(apply);
       drawAll();
     } catch {
-      setTimeout(() => { if (source === events) load(source); }, 1000);
+      setTimeout(() => { if (source === events && early === mine) load(source); }, 1000);
     }
   }
 

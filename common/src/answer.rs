@@ -1,5 +1,6 @@
 //! How long to wait for an answer: a broker may be silent, and so may a network.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -21,9 +22,9 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 ///
 /// # Errors
 ///
-/// There is no connection (see [`connect`]), what `work` returns, or `work` has taken 20 seconds:
-/// then the broker or the network is silent, and nobody knows what of it was done. While the broker
-/// takes no messages because it is short of memory or disk, the time stands still.
+/// There is no connection (see [`connect`]), what `work` returns, or an answer has taken 20
+/// seconds: then the broker or the network is silent, and nobody knows what was done. While the
+/// broker takes no messages because it is short of memory or disk, the time stands still.
 pub async fn once(
     program: &str,
     work: impl AsyncFnOnce(&Channel) -> anyhow::Result<()>,
@@ -74,14 +75,27 @@ pub async fn answers(backoff: &mut Backoff) {
     }
 }
 
+static ANSWERS: AtomicUsize = AtomicUsize::new(0);
+
+/// To be called by a program that waits for many answers, after each of them: time for the next one
+/// begins.
+pub fn answered() {
+    ANSWERS.fetch_add(1, Relaxed);
+}
+
 /// Waits as long as an answer may take, and longer while the broker is short of memory or disk.
 pub async fn patience(connection: &Connection) {
     const STEP: Duration = Duration::from_secs(1);
     let mut waited = Duration::ZERO;
+    let mut answers = ANSWERS.load(Relaxed);
     while waited < PATIENCE {
         sleep(STEP).await;
         if !connection.status().blocked() {
             waited += STEP;
+        }
+        if answers != ANSWERS.load(Relaxed) {
+            answers = ANSWERS.load(Relaxed);
+            waited = Duration::ZERO;
         }
     }
 }

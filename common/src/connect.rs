@@ -57,6 +57,7 @@ pub async fn connect(program: &str) -> anyhow::Result<Connection> {
             ErrorKind::IOError(cause) if cause.kind() == io::ErrorKind::TimedOut => {
                 anyhow!(Unconnected::Silent(line))
             }
+            _ if advice != HELP => anyhow!(Unconnected::Refused(line)), // a certificate
             _ => anyhow!(line),
         }
     })?;

@@ -33,9 +33,11 @@ pub fn is_fault_of_data(state: &str, code: u16) -> bool {
 /// own words must do.
 pub fn advice(state: &str, code: u16) -> &'static str {
     const SECURE_TRANSPORT_REQUIRED: u16 = 3159;
+    const PARSE_ERROR: u16 = 1064; // of a statement that is newer than the server
     // no such user, no such database, table or column, or not allowed
     match ["28", "3D", "42"].iter().any(|class| state.starts_with(class)) {
         _ if code == SECURE_TRANSPORT_REQUIRED => ". End MYSQL_URL with ?require_ssl=true",
+        _ if code == PARSE_ERROR => ". MySQL 8.0, MariaDB 10.6 or a later one is needed",
         true => ". Check the user, the password and the database in MYSQL_URL",
         false => "",
     }

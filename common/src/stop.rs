@@ -37,7 +37,7 @@ pub fn at_ctrl_c() -> io::Result<CancellationToken> {
         sleep(STUCK).await;
         // In a thread of its own: standard error may be the same pipe.
         thread::spawn(|| {
-            note!("Error: still busy {STUCK:?} after Ctrl-C. Does nobody read my output?")
+            note!("Error: {STUCK:?} after Ctrl-C still at work, or nobody reads my output")
         });
         sleep(Duration::from_millis(100)).await;
         process::exit(1);

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::Parser;
+use common::answer::answered;
 use common::{once, say};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -51,6 +52,7 @@ async fn send(channel: &Channel, args: Args) -> anyhow::Result<()> {
 
     for task in tasks {
         publish(channel, &task).await?;
+        answered(); // many tasks may take longer than one answer should
         say!(" [x] Sent {task}")?;
     }
     Ok(())

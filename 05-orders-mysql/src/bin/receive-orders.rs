@@ -231,9 +231,11 @@ impl Receiver {
     async fn refuse(&mut self, order: &Delivery, reason: &str) -> anyhow::Result<()> {
         let id = order.properties.message_id().as_ref().map_or("", |id| id.as_str());
         let id = printable(id.as_bytes());
-        note!(" [!] Cannot store the order `{id}`: {reason}. It goes to orders.dead");
-        order.nack(BasicNackOptions::default()).await?; // without `requeue`
-        self.total.dead += 1;
+        // Without `requeue`. If the channel is gone, nothing is said: the order comes again.
+        if order.nack(BasicNackOptions::default()).await? {
+            note!(" [!] Cannot store the order `{id}`: {reason}. It goes to orders.dead");
+            self.total.dead += 1;
+        }
         Ok(())
     }
 

@@ -42,6 +42,10 @@ struct Args {
     #[arg(long, env = "ADMIN_LISTEN", default_value = "127.0.0.1:8000")]
     listen: SocketAddr,
 
+    /// Answer requests to this host, too: what a server in front of us, or another one, calls us
+    #[arg(long = "host", value_name = "NAME")]
+    hosts: Vec<String>,
+
     /// How many users there are
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     users: u32,
@@ -55,7 +59,7 @@ async fn main() -> ExitCode {
 /// Answers requests, tells the other service what has changed, and hears what has changed there.
 async fn run(args: Args) -> anyhow::Result<()> {
     let database = Database::open("admin", &[PRODUCTS]).await?;
-    let service = Arc::new(Service::new(database));
+    let service = Arc::new(Service::new(database, args.hosts));
     samples(&service.database).await?;
     service.refresh().await; // to be known should MySQL go away
 
@@ -120,9 +124,8 @@ async fn apply(
             // Locked: what changes meanwhile comes later in the outbox, too.
             let select = "SELECT id, title, image FROM products ORDER BY id FOR UPDATE";
             let product = |(id, title, image)| events::Product { id, title, image };
-            for product in transaction.query_map(select, product).await? {
-                outbox::write(transaction, UPDATED, &product).await?;
-            }
+            let products = transaction.query_map(select, product).await?;
+            outbox::write_all(transaction, UPDATED, &products).await?;
         }
         _ => return Err(Failure::Refused(format!("{kind} is nothing we know"))),
     }

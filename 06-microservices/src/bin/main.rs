@@ -47,6 +47,10 @@ struct Args {
     #[arg(long, env = "MAIN_LISTEN", default_value = "127.0.0.1:8001")]
     listen: SocketAddr,
 
+    /// Answer requests to this host, too: what a server in front of us, or another one, calls us
+    #[arg(long = "host", value_name = "NAME")]
+    hosts: Vec<String>,
+
     /// Where the other service is
     #[arg(
         long,
@@ -69,7 +73,7 @@ async fn main() -> ExitCode {
 /// Answers requests, tells the other service what has changed, and hears what has changed there.
 async fn run(args: Args) -> anyhow::Result<()> {
     let database = Database::open("main", &[PRODUCTS, LIKES]).await?;
-    let service = Arc::new(Service::new(database));
+    let service = Arc::new(Service::new(database, args.hosts));
     if args.resync {
         let ask = async || {
             let mut transaction = service.database.begin().await?;
