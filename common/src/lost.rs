@@ -76,6 +76,14 @@ pub fn is_internal_error(error: &anyhow::Error) -> bool {
     }
 }
 
+/// Whether the broker does not let us do something.
+pub fn is_refused(error: &anyhow::Error) -> bool {
+    match error.downcast_ref().map(lapin::Error::kind) {
+        Some(ErrorKind::ProtocolError(reply)) => reply.get_id() == 403,
+        _ => false,
+    }
+}
+
 /// Whether there is a queue of this name, or we cannot know.
 async fn exists(connection: &Connection, queue: &str) -> bool {
     let passive = QueueDeclareOptions { passive: true, ..Default::default() };

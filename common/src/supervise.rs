@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::answer::answers;
 use crate::backoff::Backoff;
 use crate::connect::Unconnected;
-use crate::lost::{Again, is_internal_error, lost, mendable};
+use crate::lost::{Again, is_internal_error, is_refused, lost, mendable};
 use crate::stop::{GRACE, at_ctrl_c};
 use crate::{careful, close, connect, note};
 
@@ -46,6 +46,7 @@ pub async fn supervise(
         sleep(GRACE).await;
     });
     let mut backoff = Backoff::default();
+    let mut again = false;
     loop {
         let start = Instant::now();
         // Whichever comes first; the others are dropped where they wait.
@@ -56,6 +57,8 @@ pub async fn supervise(
             () = &mut overdue => Ok(()),
         };
         let why = match &result {
+            // It has let us do it before: somebody is changing the user, or its permissions.
+            Err(error) if again && is_refused(error) => Some("RabbitMQ refuses access"),
             Err(error) => mendable(&connection, error).await,
             Ok(()) => None,
         };
@@ -77,6 +80,7 @@ pub async fn supervise(
             () = stop.cancelled() => return Ok(()),
         };
         note!(" [!] Connected again");
+        again = true;
     }
 }
 

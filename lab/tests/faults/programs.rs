@@ -180,8 +180,9 @@ impl World {
             };
             orders.sent += users;
             orders.rounds += 1;
-        } else if !line.starts_with("Error: cannot connect") {
-            // Nobody knows then which of the orders have arrived.
+        } else if !line.starts_with("Error: cannot connect") && !line.contains("ACCESS_REFUSED") {
+            // Those two are said at the start only, before any order is sent. Of any other, nobody
+            // knows which of the orders have arrived.
             let wrong = format!("{} gave up: {line}", request.name);
             tally.wrong.push(wrong);
         }
