@@ -43,7 +43,11 @@ pub async fn mendable(connection: &Connection, error: &anyhow::Error) -> Option<
     const UNREADABLE: &str = "lapin cannot read a message, so we take one at a time";
     const TOO_LONG: &str = "RabbitMQ has waited too long for an acknowledgement";
     if let Some(Ended(queue)) = error.downcast_ref() {
-        return exists(connection, queue).await.then_some(TOO_LONG);
+        return match exists(connection, queue).await {
+            Some(true) => Some(TOO_LONG),
+            Some(false) => None,
+            None => Some(LOST), // a broker that stops ends the consumers first, too
+        };
     }
     if let Some(Again(why)) = error.downcast_ref() {
         return Some(why);
@@ -84,8 +88,8 @@ pub fn is_refused(error: &anyhow::Error) -> bool {
     }
 }
 
-/// Whether there is a queue of this name, or we cannot know.
-async fn exists(connection: &Connection, queue: &str) -> bool {
+/// Whether there is a queue of this name, if the broker says so.
+async fn exists(connection: &Connection, queue: &str) -> Option<bool> {
     let passive = QueueDeclareOptions { passive: true, ..Default::default() };
     let asked = async {
         // RabbitMQ 4.3 ends the consumers of a queue a moment before it forgets the queue.
@@ -93,12 +97,12 @@ async fn exists(connection: &Connection, queue: &str) -> bool {
         let channel = connection.create_channel().await?;
         channel.queue_declare(queue.into(), passive, FieldTable::default()).await
     };
-    match timeout(PATIENCE, asked).await {
-        Ok(Err(error)) => match error.kind() {
-            ErrorKind::ProtocolError(reply) => reply.get_id() != 404,
-            _ => true,
+    match timeout(PATIENCE, asked).await.ok()? {
+        Ok(_) => Some(true),
+        Err(error) => match error.kind() {
+            ErrorKind::ProtocolError(reply) if reply.get_id() == 404 => Some(false),
+            _ => None,
         },
-        _ => true,
     }
 }
 

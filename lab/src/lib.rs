@@ -1,6 +1,7 @@
 //! Everything around the lessons: it starts the servers, plays and tests the READMEs. No lesson
 //! depends on it; it drives the lessons from outside, as a reader does.
 
+pub mod amqp;
 pub mod bench;
 pub mod guard;
 pub mod install;

@@ -1,77 +1,32 @@
 //! The limit: what the broker takes from, and gives to, a socket whose bytes are ready before the
 //! clock runs and are hardly looked at.
 
-use std::io::{BufReader, Read, Write};
+use std::io::{BufReader, Write};
 use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-
-/// A frame: <https://www.rabbitmq.com/resources/specs/amqp0-9-1.pdf>, 4.2.3.
-fn frame(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![kind];
-    frame.extend(channel.to_be_bytes());
-    frame.extend((payload.len() as u32).to_be_bytes());
-    frame.extend(payload);
-    frame.push(0xce);
-    frame
-}
-
-fn method(channel: u16, class: u16, method: u16, arguments: &[u8]) -> Vec<u8> {
-    let mut payload = class.to_be_bytes().to_vec();
-    payload.extend(method.to_be_bytes());
-    payload.extend(arguments);
-    frame(1, channel, &payload)
-}
-
-fn short(text: &str) -> Vec<u8> {
-    let mut bytes = vec![text.len() as u8];
-    bytes.extend(text.bytes());
-    bytes
-}
-
-/// The kind and the payload of the next frame.
-fn read(socket: &mut impl Read) -> Result<(u8, Vec<u8>)> {
-    let mut head = [0; 7];
-    socket.read_exact(&mut head)?;
-    let length = u32::from_be_bytes([head[3], head[4], head[5], head[6]]);
-    let mut payload = vec![0; length as usize + 1];
-    socket.read_exact(&mut payload)?;
-    payload.pop();
-    Ok((head[0], payload))
-}
-
-/// Reads frames until this method: its arguments.
-fn expect(socket: &mut impl Read, class: u16, method: u16) -> Result<Vec<u8>> {
-    loop {
-        let (kind, payload) = read(socket)?;
-        if kind == 1 {
-            let id = [class.to_be_bytes(), method.to_be_bytes()].concat();
-            ensure!(payload[..4] == id, "the broker sent {:?}", &payload[..4]);
-            return Ok(payload[4..].to_vec());
-        }
-    }
-}
+use lab::amqp::{HEADER, expect, frame, method, read, short};
 
 /// A connection with one channel to a broker on this machine.
 fn connect(port: u16) -> Result<(TcpStream, BufReader<TcpStream>)> {
     let mut socket = TcpStream::connect(("localhost", port))?;
     socket.set_nodelay(true)?;
     let mut answers = BufReader::with_capacity(1 << 17, socket.try_clone()?);
-    socket.write_all(b"AMQP\0\0\x09\x01")?;
-    expect(&mut answers, 10, 10)?;
+    socket.write_all(HEADER)?;
+    expect(&mut answers, (10, 10))?;
     let mut start_ok = vec![0; 4]; // no properties
     start_ok.extend(short("PLAIN"));
     start_ok.extend(b"\0\0\0\x0c\0guest\0guest");
     start_ok.extend(short("en_US"));
-    socket.write_all(&method(0, 10, 11, &start_ok))?;
-    let tune = expect(&mut answers, 10, 30)?;
-    socket.write_all(&method(0, 10, 31, &[&tune[..6], &[0, 0]].concat()))?; // no heartbeat
-    socket.write_all(&method(0, 10, 40, &[&short("/")[..], &[0, 0]].concat()))?;
-    expect(&mut answers, 10, 41)?;
-    socket.write_all(&method(1, 20, 10, &[0]))?;
-    expect(&mut answers, 20, 11)?;
+    socket.write_all(&method(0, (10, 11), &start_ok))?;
+    let tune = expect(&mut answers, (10, 30))?;
+    socket.write_all(&method(0, (10, 31), &[&tune[..6], &[0, 0]].concat()))?; // no heartbeat
+    socket.write_all(&method(0, (10, 40), &[&short("/")[..], &[0, 0]].concat()))?;
+    expect(&mut answers, (10, 41))?;
+    socket.write_all(&method(1, (20, 10), &[0]))?;
+    expect(&mut answers, (20, 11))?;
     Ok((socket, answers))
 }
 
@@ -89,7 +44,8 @@ fn message(exchange: &str, routing_key: &str, number: u64) -> Vec<u8> {
     header.extend(short("text/plain"));
     header.push(2);
     header.extend(short(&uuid::Uuid::now_v7().to_string()));
-    let frames = [method(1, 60, 40, &publish), frame(2, 1, &header), frame(3, 1, body.as_bytes())];
+    let frames =
+        [method(1, (60, 40), &publish), frame(2, 1, &header), frame(3, 1, body.as_bytes())];
     frames.concat()
 }
 
@@ -109,12 +65,12 @@ pub fn publish(
     }
     let start = Instant::now();
     let (mut socket, mut answers) = connect(port)?;
-    socket.write_all(&method(1, 85, 10, &[0]))?;
-    expect(&mut answers, 85, 11)?;
+    socket.write_all(&method(1, (85, 10), &[0]))?;
+    expect(&mut answers, (85, 11))?;
     let mut confirmed = 0;
     let mut confirm = || -> Result<u64> {
         // basic.ack: the number of a message, and whether it stands for all before it too
-        let ack = expect(&mut answers, 60, 80)?;
+        let ack = expect(&mut answers, (60, 80))?;
         let number = u64::from_be_bytes(ack[..8].try_into().context("a short confirm")?);
         ensure!(number == confirmed + 1 || ack[8] == 1, "the confirms are out of order");
         confirmed = number;
@@ -152,19 +108,19 @@ pub fn consume(port: u16, count: u64, batch: u64, prefetch: u16) -> Result<Durat
     let start = Instant::now();
     let (mut socket, mut answers) = connect(port)?;
     let prefetch = [&[0; 4][..], &prefetch.to_be_bytes(), &[0]].concat();
-    socket.write_all(&method(1, 60, 10, &prefetch))?;
-    expect(&mut answers, 60, 11)?;
+    socket.write_all(&method(1, (60, 10), &prefetch))?;
+    expect(&mut answers, (60, 11))?;
     let consume = [&[0, 0][..], &short("orders"), &short(""), &[0; 5]].concat();
-    socket.write_all(&method(1, 60, 20, &consume))?;
-    expect(&mut answers, 60, 21)?;
+    socket.write_all(&method(1, (60, 20), &consume))?;
+    expect(&mut answers, (60, 21))?;
     let mut acks = Vec::new();
     for number in 1..=count {
-        expect(&mut answers, 60, 60)?; // the delivery tags of a channel are 1, 2, 3 ...
+        expect(&mut answers, (60, 60))?; // the delivery tags of a channel are 1, 2, 3 ...
         read(&mut answers)?; // the header
         read(&mut answers)?; // the body
         if number % batch == 0 || number == count {
             let ack = [&number.to_be_bytes()[..], &[u8::from(batch > 1)]].concat();
-            acks.extend(method(1, 60, 80, &ack));
+            acks.extend(method(1, (60, 80), &ack));
         }
         if answers.buffer().is_empty() || number == count {
             socket.write_all(&acks)?;
@@ -173,7 +129,7 @@ pub fn consume(port: u16, count: u64, batch: u64, prefetch: u16) -> Result<Durat
     }
     // The broker answers this one after it has read the acknowledgements.
     let close = [&200u16.to_be_bytes()[..], &short(""), &[0; 4]].concat();
-    socket.write_all(&method(1, 20, 40, &close))?;
-    expect(&mut answers, 20, 41)?;
+    socket.write_all(&method(1, (20, 40), &close))?;
+    expect(&mut answers, (20, 41))?;
     Ok(start.elapsed())
 }

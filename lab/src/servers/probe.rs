@@ -1,14 +1,14 @@
 //! Is there a server at an address, which version, and does it let us in?
 //!
 //! The lab is compiled before a reader sees anything, so it has no AMQP client. To open a
-//! connection and close it again takes seven frames:
-//! <https://www.rabbitmq.com/amqp-0-9-1-reference>.
+//! connection and close it again takes seven frames.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::process::Command;
 use std::time::Duration;
 
+use crate::amqp::{self, long, method, short};
 use crate::servers::server_program;
 use crate::url::Url;
 
@@ -53,8 +53,8 @@ pub fn rabbitmq(url: &Url) -> Answer {
 }
 
 fn open_amqp(mut stream: TcpStream, url: &Url) -> io::Result<Answer> {
-    stream.write_all(b"AMQP\x00\x00\x09\x01")?;
-    let start = expect(read_method(&mut stream)?, 10)?;
+    stream.write_all(amqp::HEADER)?;
+    let start = amqp::expect(&mut stream, (10, 10))?;
     let version = server_property(&start, "version").unwrap_or_default();
     let product = server_property(&start, "product").unwrap_or_else(|| "AMQP server".to_owned());
 
@@ -63,58 +63,26 @@ fn open_amqp(mut stream: TcpStream, url: &Url) -> io::Result<Answer> {
     let capabilities = [&short("capabilities")[..], b"F", &long(&capability)].concat();
     let response = format!("\0{}\0{}", url.user, url.password);
     let start_ok = [long(&capabilities), short("PLAIN"), long(response.as_bytes()), short("en_US")];
-    write_method(&mut stream, 11, &start_ok.concat())?;
+    stream.write_all(&method(0, (10, 11), &start_ok.concat()))?;
 
-    let (method, tune) = read_method(&mut stream)?;
-    if method == 50 {
-        return Ok(Answer::Refused(close_reason(&tune)));
-    }
-    let mut tune_ok = expect((method, tune), 30)?;
-    tune_ok[6..8].fill(0); // no heartbeat
-    write_method(&mut stream, 31, &tune_ok)?;
-    write_method(&mut stream, 40, &[short(&url.path), short(""), vec![0]].concat())?;
-    let (method, open_ok) = read_method(&mut stream)?;
-    if method == 50 {
-        return Ok(Answer::Refused(close_reason(&open_ok)));
+    let tune = match amqp::read_method(&mut stream)? {
+        (CLOSE, close) => return Ok(Answer::Refused(close_reason(&close))),
+        (_, tune) => tune,
+    };
+    let no_heartbeat = [tune.get(..6).unwrap_or_default(), &[0; 2]].concat();
+    stream.write_all(&method(0, (10, 31), &no_heartbeat))?;
+    let open = [short(&url.path), short(""), vec![0]].concat();
+    stream.write_all(&method(0, (10, 40), &open))?;
+    if let (CLOSE, close) = amqp::read_method(&mut stream)? {
+        return Ok(Answer::Refused(close_reason(&close)));
     }
     let goodbye = [&200u16.to_be_bytes()[..], &short("Goodbye"), &[0; 4]].concat();
-    write_method(&mut stream, 50, &goodbye)?;
-    let _ = read_method(&mut stream);
+    stream.write_all(&method(0, CLOSE, &goodbye))?;
+    let _ = amqp::read_method(&mut stream);
     Ok(Answer::Server(format!("{product} {version}")))
 }
 
-fn write_method(stream: &mut TcpStream, method: u16, arguments: &[u8]) -> io::Result<()> {
-    let payload = [&10u16.to_be_bytes()[..], &method.to_be_bytes(), arguments].concat();
-    stream.write_all(&[&[1, 0, 0][..], &long(&payload), &[0xCE]].concat())
-}
-
-/// The method of the class `connection` in the next frame, and its arguments.
-fn read_method(stream: &mut TcpStream) -> io::Result<(u16, Vec<u8>)> {
-    let mut head = [0; 7];
-    stream.read_exact(&mut head)?;
-    let size = u32::from_be_bytes([head[3], head[4], head[5], head[6]]) as usize;
-    if head[..3] != [1, 0, 0] || !(4..=0x20000).contains(&size) {
-        return Err(io::Error::other("it does not speak AMQP 0-9-1"));
-    }
-    let mut payload = vec![0; size + 1];
-    stream.read_exact(&mut payload)?;
-    Ok((u16::from_be_bytes([payload[2], payload[3]]), payload[4..size].to_vec()))
-}
-
-fn expect((method, arguments): (u16, Vec<u8>), expected: u16) -> io::Result<Vec<u8>> {
-    match method == expected && arguments.len() >= 8 {
-        true => Ok(arguments),
-        false => Err(io::Error::other("it does not speak AMQP 0-9-1")),
-    }
-}
-
-fn short(text: &str) -> Vec<u8> {
-    [&[text.len() as u8], text.as_bytes()].concat()
-}
-
-fn long(bytes: &[u8]) -> Vec<u8> {
-    [&(bytes.len() as u32).to_be_bytes()[..], bytes].concat()
-}
+const CLOSE: amqp::Id = (10, 50);
 
 /// A text among the server's properties: its name, the type `S`, the length, the text.
 fn server_property(start: &[u8], name: &str) -> Option<String> {
