@@ -6,7 +6,7 @@ use std::{env, io};
 
 use anyhow::{anyhow, bail};
 use common::address::MYSQL_FORM;
-use common::mysql::{Away, advice, is_fault_of_data};
+use common::mysql::{Away, advice, explain, help, is_fault_of_data};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Opts, OptsBuilder, Serialized, TxOpts};
 use tokio::time::timeout;
@@ -124,11 +124,11 @@ impl Table {
             Error::Server(error) => {
                 anyhow!("{server}: {}{}", error.message, advice(&error.state, error.code))
             }
-            error => anyhow!(
-                "cannot connect to {server}: {}. Is it running there? `cargo lab up` starts it; \
-                 MYSQL_URL names another address",
-                anyhow!(error).root_cause()
-            ),
+            Error::Io(error) => {
+                let cause = anyhow!(error).root_cause().to_string();
+                anyhow!("cannot connect to {server}: {cause}{}", help(&cause))
+            }
+            error => anyhow!("cannot connect to {server}: {}", anyhow!(error).root_cause()),
         })?;
         if shape != EXPECTED {
             bail!(
@@ -178,7 +178,14 @@ async fn prepare(opts: &Opts) -> Result<(Conn, Vec<String>), Error> {
     }
     shape.sort();
     if shape == EXPECTED {
-        within(ANSWER, connection.prep(INSERT)).await?;
+        let version = connection.server_version();
+        within(ANSWER, connection.prep(INSERT)).await.map_err(|error| match error {
+            Error::Server(mut error) => {
+                error.message = explain(error.message, error.code, version);
+                Error::Server(error)
+            }
+            error => error,
+        })?;
     }
     Ok((connection, shape))
 }

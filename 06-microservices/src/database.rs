@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use common::address::{MYSQL_FORM, mysql_url};
-use common::mysql::{Away, Outage, advice, is_fault_of_data};
+use common::mysql::{Away, Outage, advice, explain, help, is_fault_of_data};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Opts, OptsBuilder, Pool, Transaction, TxOpts};
 use tokio::time::timeout;
@@ -93,7 +93,14 @@ impl Database {
             for table in [OUTBOX, INBOX].iter().chain(tables) {
                 connection.query_drop(*table).await?;
             }
-            connection.prep(DELETE).await?; // an old server would not know it
+            let version = connection.server_version();
+            connection.prep(DELETE).await.map_err(|error| match error {
+                Error::Server(mut error) => {
+                    error.message = explain(error.message, error.code, version);
+                    Error::Server(error)
+                }
+                error => error,
+            })?;
             connection.disconnect().await
         };
         timeout(TIMEOUT, create)
@@ -104,10 +111,11 @@ impl Database {
                     let advice = advice(&error.state, error.code);
                     anyhow!("cannot use {address}: {}{advice}", error.message)
                 }
-                cause => anyhow!(
-                    "cannot use {address}: {cause}. Is MySQL running there? `cargo lab up` starts it; \
-                     MYSQL_URL names another address"
-                ),
+                Error::Io(error) => {
+                    let cause = anyhow!(error).root_cause().to_string();
+                    anyhow!("cannot connect to {address}: {cause}{}", help(&cause))
+                }
+                cause => anyhow!("cannot connect to {address}: {}", anyhow!(cause).root_cause()),
             })?;
         let pool = Pool::new(OptsBuilder::from_opts(opts).db_name(Some(name)));
         Ok(Self { pool })

@@ -24,6 +24,10 @@ pub fn mysql_url() -> String {
 pub const MYSQL_FORM: &str = "MYSQL_URL must be mysql://user:password@host:port/database, with \
                               characters other than letters and digits percent-encoded";
 
+/// What to do when the certificate of a server is refused.
+pub const CERTIFICATE: &str = ". If the server's certificate is from an authority of your own, name \
+                               its file in SSL_CERT_FILE";
+
 fn variable(name: &str, default: &str) -> String {
     env::var_os(name).map_or(default.to_owned(), |value| value.to_string_lossy().into_owned())
 }

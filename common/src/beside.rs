@@ -3,7 +3,7 @@
 use anyhow::anyhow;
 use lapin::Connection;
 
-use crate::lost::{Again, is_internal_error, lost, mendable};
+use crate::lost::{Again, lost, mendable};
 use crate::{close, connect, note};
 
 /// Calls `work` with a connection of its own, beside that of [`supervise`](crate::supervise()),
@@ -32,12 +32,7 @@ pub async fn beside(
         error = lost(&connection) => Err(error),
     };
     let why = match &result {
-        Err(error) => {
-            if is_internal_error(error) {
-                note!(" [!] RabbitMQ has met an internal error: its log says more");
-            }
-            mendable(&connection, error).await
-        }
+        Err(error) => mendable(&connection, error).await,
         Ok(()) => None,
     };
     close(connection).await;

@@ -7,7 +7,7 @@ use futures_lite::StreamExt;
 use lapin::{Connection, ConnectionProperties, ErrorKind, Event};
 use tokio::time::{sleep, timeout};
 
-use crate::address::{amqp_url, masked, parse};
+use crate::address::{CERTIFICATE, amqp_url, masked, parse};
 use crate::note;
 
 /// How long a connection may take. A broker that is reachable answers within milliseconds;
@@ -105,11 +105,9 @@ fn explain(error: &lapin::Error) -> (String, &'static str) {
             };
             (cause.trim_end_matches('.').to_owned(), advice)
         }
-        ErrorKind::IOError(cause) if cause.to_string().contains("certificate") => (
-            cause.to_string(),
-            ". If the server's certificate is from an authority of your own, name its file in \
-             SSL_CERT_FILE",
-        ),
+        ErrorKind::IOError(cause) if cause.to_string().contains("certificate") => {
+            (cause.to_string(), CERTIFICATE)
+        }
         ErrorKind::IOError(cause) if cause.to_string().contains("corrupt message") => (
             cause.to_string(),
             ". What answers there does not speak TLS; an AMQP_URL that begins with amqp:// does without",

@@ -11,8 +11,8 @@ use lapin::{Connection, ErrorKind};
 use tokio::time::{sleep, timeout};
 
 use crate::answer::PATIENCE;
-use crate::careful;
 use crate::report::Unsaid;
+use crate::{careful, note};
 
 /// The broker has ended the consumer of this queue. To be the context where the stream of a
 /// consumer ends: [`supervise`](crate::supervise()) finds out why, and goes on if the queue is
@@ -55,9 +55,18 @@ pub async fn mendable(connection: &Connection, error: &anyhow::Error) -> Option<
     match error.downcast_ref().map(lapin::Error::kind) {
         // The status of the connection may lag behind these.
         Some(ErrorKind::IOError(_) | ErrorKind::MissingHeartbeatError) => Some(LOST),
-        // 320: the broker stops, or an operator has closed the connection
         Some(ErrorKind::ProtocolError(reply)) if matches!(reply.kind(), AMQPErrorKind::Hard(_)) => {
-            (reply.get_id() == 320 || is_internal_error(error)).then_some(LOST)
+            match reply.get_id() {
+                // the broker stops, or an operator has closed the connection
+                320 => Some(LOST),
+                // A quorum queue that was declared, or whose broker was started, a moment ago may
+                // not be ready (seen with RabbitMQ 3.10): then the next attempt works.
+                541 => {
+                    note!(" [!] RabbitMQ has met an internal error: its log says more");
+                    Some(LOST)
+                }
+                _ => None,
+            }
         }
         // https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout
         Some(ErrorKind::ProtocolError(reply))
@@ -67,16 +76,6 @@ pub async fn mendable(connection: &Connection, error: &anyhow::Error) -> Option<
         }
         Some(ErrorKind::ParsingError(_)) => careful::begin().then_some(UNREADABLE),
         _ => (!error.is::<Unsaid>() && !connection.status().connected()).then_some(LOST),
-    }
-}
-
-/// Whether something has gone wrong in the broker. A quorum queue that was declared, or whose
-/// broker was started, a moment ago may not be ready (seen with RabbitMQ 3.10): then the next
-/// attempt works.
-pub fn is_internal_error(error: &anyhow::Error) -> bool {
-    match error.downcast_ref().map(lapin::Error::kind) {
-        Some(ErrorKind::ProtocolError(reply)) => reply.get_id() == 541,
-        _ => false,
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 
+use crate::address::CERTIFICATE;
 use crate::backoff::Backoff;
 use crate::note;
 
@@ -29,17 +30,39 @@ pub fn is_fault_of_data(state: &str, code: u16) -> bool {
     }
 }
 
+/// An error of a statement that is right.
+const PARSE_ERROR: u16 = 1064;
+
+/// Why a server of this version refuses a statement that newer ones know: its message, or that it
+/// is too old.
+pub fn explain(message: String, code: u16, (major, minor, patch): (u16, u16, u16)) -> String {
+    match code == PARSE_ERROR {
+        true => format!(
+            "its version, {major}.{minor}.{patch}, is too old. MySQL 8.0, MariaDB 10.6 or a later \
+             one is needed"
+        ),
+        false => message,
+    }
+}
+
 /// What to do when the server does not let a program in, or not do what it must; nothing where its
 /// own words must do.
 pub fn advice(state: &str, code: u16) -> &'static str {
     const SECURE_TRANSPORT_REQUIRED: u16 = 3159;
-    const PARSE_ERROR: u16 = 1064; // of a statement that is newer than the server
     // no such user, no such database, table or column, or not allowed
     match ["28", "3D", "42"].iter().any(|class| state.starts_with(class)) {
         _ if code == SECURE_TRANSPORT_REQUIRED => ". End MYSQL_URL with ?require_ssl=true",
-        _ if code == PARSE_ERROR => ". MySQL 8.0, MariaDB 10.6 or a later one is needed",
+        _ if code == PARSE_ERROR => "", // see `explain`
         true => ". Check the user, the password and the database in MYSQL_URL",
         false => "",
+    }
+}
+
+/// What to do when there is no connection to a server for this reason of the system's.
+pub fn help(cause: &str) -> &'static str {
+    match cause.contains("certificate") {
+        true => CERTIFICATE,
+        false => ". Is it running there? `cargo lab up` starts it; MYSQL_URL names another address",
     }
 }
 

@@ -63,7 +63,7 @@ fn one_line(error: &anyhow::Error) -> String {
             line = format!("{line}: {cause}");
         }
     }
-    line
+    line.lines().map(str::trim).collect::<Vec<_>>().join(" ")
 }
 
 /// A message body as it can be shown on a terminal. A body is bytes, whatever the sender made of
@@ -100,7 +100,8 @@ mod tests {
 
     #[test]
     fn an_error_is_one_line_with_each_cause_once() {
-        let error = anyhow!("no").context("lapin: no").context("cannot declare");
-        assert_eq!(one_line(&error), "cannot declare: lapin: no");
+        let error =
+            anyhow!("no,\n  never").context("lapin: no,\n  never").context("cannot declare");
+        assert_eq!(one_line(&error), "cannot declare: lapin: no, never");
     }
 }

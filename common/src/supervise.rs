@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::answer::answers;
 use crate::backoff::Backoff;
 use crate::connect::Unconnected;
-use crate::lost::{Again, is_internal_error, is_refused, lost, mendable};
+use crate::lost::{Again, is_refused, lost, mendable};
 use crate::stop::{GRACE, at_ctrl_c};
 use crate::{careful, close, connect, note};
 
@@ -62,13 +62,10 @@ pub async fn supervise(
             Err(error) => mendable(&connection, error).await,
             Ok(()) => None,
         };
-        let (Err(error), Some(why)) = (&result, why) else {
+        let Some(why) = why else {
             close(connection).await;
             return result;
         };
-        if is_internal_error(error) {
-            note!(" [!] RabbitMQ has met an internal error: its log says more");
-        }
         // A connection that is lost at once, time and again, must not make us busy.
         if start.elapsed() > GOOD {
             backoff = Backoff::default();

@@ -4,13 +4,17 @@
 mod shared;
 mod support;
 
-mod all_readmes; // takes the longest: the first in alphabetical order begins first
+// These two take long. The first in alphabetical order begins first.
+mod all_faults;
+mod all_readmes;
+
 mod commands;
 mod connection;
 mod copy;
 mod failures;
 mod hello;
 mod manifests;
+mod network;
 mod orders;
 mod page;
 mod peers;

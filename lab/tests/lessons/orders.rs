@@ -16,7 +16,7 @@ use nix::sys::signal::Signal;
 
 use crate::support::{
     Client, LIMIT, NONE, Servers, Terminal, change_password, database, end_connections, lines,
-    output, shared, vhost, wait_for_messages,
+    output, rabbitmqctl, shared, vhost, wait_for_messages,
 };
 
 const WAITING: &str = " [*] Waiting for orders. To exit press CTRL+C";
@@ -350,6 +350,14 @@ async fn a_server_or_a_table_that_will_not_do() {
             assert!(line.contains(part), "{part} is not in {line}");
         }
     }
+    // a certificate from nobody that we know, or no TLS at all: it runs, and need not be started
+    test.mysql = right.clone() + "?require_ssl=true";
+    let line = test.refused();
+    assert!(
+        line.contains("SSL_CERT_FILE") || line.contains("does not have this capability"),
+        "{line}"
+    );
+    assert!(!line.contains("cargo lab up"), "{line}");
     test.mysql = right;
 
     // the table of the document that this lesson started from
@@ -499,6 +507,35 @@ async fn receive_orders_waits_for_mysql() {
     receiver.expect(WAITING);
     receiver.expect(&format!(" [x] Stored the order of {TWO}"));
     stop(receiver);
+}
+
+/// To be given back at Ctrl-C is no failure of an order, however often. RabbitMQ before 4.3 counts
+/// it all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_outlives_that_its_receiver_is_stopped_often() {
+    let test = Test::new("stopped").await;
+    stop(test.receiver(&[]));
+    let version = shared().management().get("overview").unwrap()["rabbitmq_version"].to_string();
+    let counts = ["\"3.", "\"4.0", "\"4.1", "\"4.2"].iter().any(|old| version.starts_with(old));
+    let limit = if counts { 4 } else { 2 };
+    let limit = format!(r#"{{"delivery-limit": {limit}}}"#);
+    rabbitmqctl(shared(), &["set_policy", "-p", "stopped", "limit", "^orders$", &limit]);
+    lines("send-order", &["1"], &test.amqp);
+    let mut lock = Conn::from_url(&test.mysql).await.unwrap();
+    lock.query_drop("LOCK TABLES tb_order WRITE").await.unwrap();
+    let client = Client::of_orders(&test.amqp).await;
+    for _ in 0..4 {
+        let receiver = test.receiver(&[]);
+        client.wait_for_waiting(0).await; // it has the order
+        assert_eq!(stop(receiver), [0, 0, 0]);
+        client.wait_for_waiting(1).await;
+    }
+    lock.query_drop("UNLOCK TABLES").await.unwrap();
+    lock.disconnect().await.unwrap();
+    let receiver = test.receiver(&[]);
+    test.wait_for_rows(1).await;
+    assert_eq!(stop(receiver), [1, 0, 0]);
+    client.close().await;
 }
 
 /// An order alone does not wait for others: it is in the table soon after it was confirmed.

@@ -8,7 +8,7 @@ use lab::servers::Service;
 use nix::sys::signal::Signal;
 
 use crate::support::{
-    self, LIMIT, NONE, Servers, Terminal, breakable, lines, output, shared, vhost,
+    self, LIMIT, LOST, NONE, Servers, Terminal, breakable, lines, output, shared, vhost,
     wait_for_messages,
 };
 
@@ -153,6 +153,18 @@ fn sigterm_ends_a_program_as_ctrl_c_does() {
         let receiver = receiver(program, arguments, &url);
         receiver.signal(Signal::SIGTERM);
         assert_eq!(receiver.finish().1.code(), Some(0), "{program}");
+    }
+}
+
+#[test]
+fn ctrl_c_ends_a_program_that_is_reconnecting() {
+    let servers = breakable();
+    let url = servers.instance.amqp_url();
+    let receivers = RECEIVERS.map(|(program, arguments)| receiver(program, arguments, &url));
+    servers.instance.stop(Service::Rabbitmq, false).unwrap();
+    for receiver in receivers {
+        receiver.expect(LOST);
+        receiver.stop();
     }
 }
 

@@ -144,20 +144,6 @@ async fn a_busy_receiver_outlives_a_killed_broker() {
     }
 }
 
-#[test]
-fn ctrl_c_ends_a_program_that_is_reconnecting() {
-    let servers = breakable();
-    let url = servers.instance.amqp_url();
-    for program in ["receive", "receive-callback", "worker"] {
-        servers.instance.start(&RABBITMQ, &Tasks::quiet()).unwrap();
-        let receive = Terminal::run(program, &NONE, &url);
-        receive.expect(WAITING);
-        servers.instance.stop(Service::Rabbitmq, true).unwrap();
-        receive.expect(LOST);
-        receive.stop();
-    }
-}
-
 /// An outage is not the end of the queue.
 #[test]
 fn receive_until_idle_waits_for_a_broker_that_is_away() {

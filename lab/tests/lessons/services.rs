@@ -15,7 +15,8 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
-    LIMIT, Servers, Terminal, change_password, end_connections, mysql, program, rabbitmqctl, shared,
+    LIMIT, Servers, Terminal, change_password, database, end_connections, mysql, program,
+    rabbitmqctl, shared, vhost,
 };
 
 const WAITING: &str = " [*] Waiting for events. To exit press CTRL+C";
@@ -265,6 +266,21 @@ fn a_wrong_address_of_the_other_service() {
     }
 }
 
+/// Several find an empty database: the samples are there once.
+#[tokio::test(flavor = "multi_thread")]
+async fn several_that_start_at_once() {
+    let (amqp, url) = (vhost("at_once"), database("at_once").await);
+    for _ in 0..3 {
+        mysql(shared(), "DROP DATABASE IF EXISTS test_at_once_admin");
+        let start = || Terminal::run_with("admin", &["--listen", "127.0.0.1:0"], (&amqp, &url));
+        let services = [(); 4].map(|()| start());
+        for service in &services {
+            while service.line().unwrap() != WAITING {}
+        }
+        assert_eq!(mysql(shared(), "SELECT COUNT(*) FROM test_at_once_admin.products"), "3");
+    }
+}
+
 /// An event counts once, however often it comes; what nobody can use is put aside.
 #[tokio::test(flavor = "multi_thread")]
 async fn events() {
@@ -474,6 +490,7 @@ async fn what_is_away() {
     assert_eq!(like(&test).0, 503);
     change_password(&new, "guest").await;
     wait_until(LIMIT, || test.admin("GET", "/api/products/1", None).1["likes"] == 4).unwrap();
+    while !test.admin.line().unwrap().starts_with(" [x] Received") {} // it knows that, as above
 
     // a table is not there
     let mut database = Conn::from_url(old).await.unwrap();

@@ -22,8 +22,8 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::runtime::Runtime;
 
-use crate::programs::Role;
-use crate::tally::Tally;
+use super::programs::Role;
+use super::tally::Tally;
 
 /// How long anything may take when nothing is broken, and how long a program that sends may take
 /// whatever is: longer than any fault.

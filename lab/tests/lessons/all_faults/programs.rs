@@ -16,9 +16,9 @@ use lapin::{BasicProperties, Connection, ConnectionProperties};
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
 
+use super::tally::Tally;
+use super::world::{Program, World};
 use crate::shared;
-use crate::tally::Tally;
-use crate::world::{Program, World};
 
 /// Connections are lost after a silence of ten seconds.
 const HEARTBEAT: &str = "?heartbeat=5";
@@ -28,8 +28,9 @@ pub const PYTHON: &str = "test_python";
 pub const PYTHON_CONSUMER: &str = "consumer in Python";
 pub const PYTHON_FEED: &str = "request-orders for Python";
 
-/// How many orders are sent at a time, and how often at most. Debug programs are slower.
-pub const ORDERS: u64 = if cfg!(debug_assertions) { 2_000 } else { 10_000 };
+/// How many orders are sent at a time, and how often at most. Debug programs are slower, and share
+/// the machine with other tests.
+pub const ORDERS: u64 = if cfg!(debug_assertions) { 1_000 } else { 10_000 };
 pub const PYTHON_ORDERS: u64 = if cfg!(debug_assertions) { 100 } else { 500 };
 const EVERY: Duration = Duration::from_secs(2);
 
@@ -273,9 +274,10 @@ impl World {
     }
 }
 
-/// Before the next one: a moment, or longer if something is broken.
+/// Before the next one: a moment, or longer if something is broken, or for the other tests.
 fn pause(sent: bool) {
-    thread::sleep(Duration::from_millis(if sent { 50 } else { 200 }));
+    let short = sent && !cfg!(debug_assertions);
+    thread::sleep(Duration::from_millis(if short { 50 } else { 200 }));
 }
 
 impl Role {

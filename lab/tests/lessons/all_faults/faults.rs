@@ -10,8 +10,8 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use nix::sys::signal::Signal::{self, SIGCONT, SIGKILL, SIGSTOP};
 
-use crate::programs::{PYTHON, PYTHON_CONSUMER};
-use crate::world::World;
+use super::programs::{PYTHON, PYTHON_CONSUMER};
+use super::world::World;
 
 pub struct Fault {
     pub what: &'static str,

@@ -1,0 +1,173 @@
+//! A network that falls silent, or that is slow. The servers behind it are real.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lapin::BasicProperties;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{Connection, ConnectionProperties};
+use serde_json::json;
+
+use crate::support::{
+    AGAIN, LIMIT, LOST, NONE, Terminal, WAITING, database, lines, mysql, output, shared, vhost,
+    wait_for_messages,
+};
+
+#[derive(Clone, Copy)]
+enum Network {
+    /// When the client has said this, so many more bytes come back, and then nothing does. It
+    /// happens to one connection.
+    SilentAfter(&'static [u8], usize),
+    /// Each answer comes so much later.
+    Slow(Duration),
+}
+
+/// A way to this server on this machine: its port.
+fn network(to: u16, network: Network) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let left = Arc::new(AtomicUsize::new(usize::MAX));
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let client = client.unwrap();
+            let server = TcpStream::connect(("127.0.0.1", to)).unwrap();
+            // Of a connection that was there before, the other one must not end the silence.
+            let mine = Arc::new(AtomicUsize::new(usize::MAX));
+            let (from, into) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            let (all, this) = (Arc::clone(&left), Arc::clone(&mine));
+            thread::spawn(move || {
+                forward(from, into, |bytes| {
+                    if let Network::SilentAfter(word, more) = network
+                        && bytes.windows(word.len()).any(|window| window == word)
+                        && all.swap(0, Relaxed) > 0
+                    {
+                        this.store(more, Relaxed);
+                    }
+                    bytes.len()
+                });
+            });
+            thread::spawn(move || {
+                forward(server, client, |bytes| {
+                    if let Network::Slow(time) = network {
+                        thread::sleep(time);
+                    }
+                    let left = mine.load(Relaxed);
+                    let passes = bytes.len().min(left);
+                    if left < usize::MAX {
+                        mine.store(left - passes, Relaxed);
+                    }
+                    passes
+                });
+            });
+        }
+    });
+    port
+}
+
+/// Forwards as many bytes of each portion as `passes` says, until one end is closed.
+fn forward(mut from: TcpStream, mut to: TcpStream, passes: impl Fn(&[u8]) -> usize) {
+    let mut buffer = [0; 65_536];
+    while let Ok(length @ 1..) = from.read(&mut buffer) {
+        let passes = passes(&buffer[..length]);
+        if to.write_all(&buffer[..passes]).is_err() {
+            break;
+        }
+    }
+    for end in [from, to] {
+        let _ = end.shutdown(Shutdown::Both); // it may be closed already
+    }
+}
+
+/// The URL of RabbitMQ or MySQL, by that way. A client of MySQL would find out that the server is
+/// near, and take its Unix socket instead.
+fn by_way_of(url: &str, port: u16) -> String {
+    let ports = shared().ports;
+    let socket = if url.starts_with("mysql:") { "?prefer_socket=false" } else { "" };
+    url.replace(&format!(":{}/", ports.amqp), &format!(":{port}/"))
+        .replace(&format!(":{}/", ports.mysql), &format!(":{port}/"))
+        + socket
+}
+
+/// The class and the number of `basic.get` and `basic.consume`, as they stand in a frame.
+const GET: &[u8] = &[0, 60, 0, 70];
+const CONSUME: &[u8] = &[0, 60, 0, 20];
+
+#[test]
+fn a_connection_that_ends_in_the_middle_of_a_message() {
+    let url = vhost("cut");
+    lines("send", &["x".repeat(100_000)], &url);
+    let amqp = shared().ports.amqp;
+
+    let cut = by_way_of(&url, network(amqp, Network::SilentAfter(GET, 50_000)));
+    let start = Instant::now();
+    let (said, code) = output("receive-get", &NONE, &cut);
+    assert_eq!((said.len(), code), (1, Some(1)), "{said:#?}");
+    assert!(said[0].starts_with("Error: RabbitMQ has not answered for 20s: "), "{said:#?}");
+    assert!(start.elapsed() < Duration::from_secs(40));
+    wait_for_messages(&url, "hello", 1);
+
+    let cut = network(amqp, Network::SilentAfter(CONSUME, 50_000));
+    let receive = Terminal::run("receive", &NONE, &(by_way_of(&url, cut) + "?heartbeat=2"));
+    receive.expect(WAITING);
+    receive.expect(LOST);
+    receive.expect(AGAIN);
+    receive.expect(WAITING);
+    assert!(receive.line().unwrap().starts_with(" [x] Received xxx"));
+    receive.interrupt();
+}
+
+/// MySQL lets us in and then says nothing more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mysql_that_is_silent_at_the_start() {
+    let (amqp, url) = (vhost("silent"), database("silent").await);
+    let arguments = ["--listen", "127.0.0.1:0"];
+    for (program, arguments, word) in [
+        ("receive-orders", &[][..], &b"information_schema"[..]),
+        ("receive-orders", &[], b"JSON_TABLE"),
+        ("admin", &arguments, b"CREATE DATABASE"),
+        ("main", &arguments, b"JSON_TABLE"),
+    ] {
+        let port = network(shared().ports.mysql, Network::SilentAfter(word, 0));
+        let start = Instant::now();
+        let silent = by_way_of(&url, port);
+        let (lines, status) = Terminal::run_with(program, arguments, (&amqp, &silent)).finish();
+        assert!(start.elapsed() < Duration::from_secs(30));
+        assert_eq!((lines.len(), status.code()), (1, Some(1)), "{lines:#?}");
+        assert!(lines[0].starts_with("Error: cannot connect to "), "{lines:#?}");
+        assert!(lines[0].contains("Is it running there?"), "{lines:#?}");
+    }
+}
+
+/// Each answer of MySQL takes 800 ms. An event is applied all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_mysql() {
+    let (amqp, url) = (vhost("slow"), database("slow").await);
+    mysql(shared(), "DROP DATABASE IF EXISTS test_slow_main");
+    let slow = Network::Slow(Duration::from_millis(800));
+    let slow = by_way_of(&url, network(shared().ports.mysql, slow));
+    let main = Terminal::run_with("main", &["--listen", "127.0.0.1:0"], (&amqp, &slow));
+    while main.line().unwrap() != " [*] Waiting for events. To exit press CTRL+C" {}
+    let connection = Connection::connect(&amqp, ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+    let created = BasicProperties::default().with_type("product_created".into());
+    let product = json!({"id": 1, "title": "Hills", "image": "/x"}).to_string();
+    let confirm = channel.basic_publish(
+        "products".into(),
+        "product_created".into(),
+        BasicPublishOptions::default(),
+        product.as_bytes(),
+        created.with_message_id("slow".into()),
+    );
+    assert!(confirm.await.unwrap().await.unwrap().is_ack());
+    let start = Instant::now();
+    while !main.line().unwrap().starts_with(" [x] Received product_created ") {
+        assert!(start.elapsed() < LIMIT);
+    }
+    assert_eq!(mysql(shared(), "SELECT title FROM test_slow_main.products"), "Hills");
+    connection.close(200, "Goodbye".into()).await.unwrap();
+}
