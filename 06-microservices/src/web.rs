@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,11 +19,14 @@ use axum::{Json, Router};
 use common::{CancellationToken, note};
 use futures_lite::future::or;
 use futures_lite::stream::{self, Stream};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use mysql_async::prelude::Queryable;
 use serde::Serialize;
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, Semaphore, broadcast};
 use tokio::time::{sleep, timeout};
 
 use crate::database::{Database, Failure, within};
@@ -30,6 +34,13 @@ use crate::events::ProductId;
 
 /// How long requests may take to finish when the service ends.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// How long the head of a request may take, and the rest of it with all that is to be done. No less
+/// than a transaction.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How many connections there may be at a time; others wait. Each open page is one.
+const CONNECTIONS: u32 = 500;
 
 /// The largest body of a request, in bytes.
 const BODY_MAX: usize = 16 * 1024;
@@ -257,7 +268,10 @@ async fn from_our_pages(
     next: Next,
 ) -> Response {
     let mut response = match is_ours(request.headers(), &service.hosts) {
-        true => next.run(request).await,
+        true => timeout(PATIENCE, next.run(request)).await.unwrap_or_else(|_| {
+            let message = "this took too long".to_owned();
+            Refusal(StatusCode::REQUEST_TIMEOUT, message).into_response()
+        }),
         false => {
             let message = "this is for pages from here only: see the README".to_owned();
             Refusal(StatusCode::FORBIDDEN, message).into_response()
@@ -306,8 +320,7 @@ async fn changes(
     Sse::new(events).keep_alive(KeepAlive::default())
 }
 
-/// Answers requests at this address until `work` ends. Then it takes no more, and finishes those
-/// that are under way.
+/// Answers requests at this address until `work` ends.
 pub async fn serve_while(
     address: SocketAddr,
     router: Router,
@@ -318,14 +331,46 @@ pub async fn serve_while(
         .await
         .with_context(|| format!("cannot listen at {address}; --listen names another address"))?;
     note!(" [*] http://localhost:{}", listener.local_addr()?.port());
-    let ending = service.ending.clone().cancelled_owned();
-    let server = axum::serve(listener, router).with_graceful_shutdown(ending);
-    let server = tokio::spawn(server.into_future());
+    let server = tokio::spawn(serve(listener, router, service.ending.clone()));
     let result = or(work, service.follow()).await;
     service.ending.cancel();
-    // Not for ever: somebody may have begun a request and never ended it.
-    if let Ok(served) = timeout(GRACE, server).await {
-        served??;
-    }
+    server.await?;
     result
+}
+
+/// Answers requests until the service ends. Then it takes no more, and finishes those that are
+/// under way. `axum::serve` does that, too, but has no limits: who opens connections and says
+/// nothing could keep all others out.
+async fn serve(listener: TcpListener, router: Router, ending: CancellationToken) {
+    let connections = Arc::new(Semaphore::new(CONNECTIONS as usize));
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    loop {
+        let accepted = async {
+            let permit = Arc::clone(&connections).acquire_owned().await;
+            (listener.accept().await, permit)
+        };
+        let (accepted, permit) = tokio::select! {
+            accepted = accepted => accepted,
+            () = ending.cancelled() => break,
+        };
+        let Ok((socket, _)) = accepted else {
+            sleep(Duration::from_secs(1)).await; // this machine has no more of them for now
+            continue;
+        };
+        let service = TowerToHyperService::new(router.clone());
+        let connection = http.serve_connection(TokioIo::new(socket), service);
+        let ending = ending.clone();
+        tokio::spawn(async move {
+            let _permit = permit;
+            let mut connection = pin!(connection);
+            tokio::select! {
+                _ = connection.as_mut() => return,
+                () = ending.cancelled() => connection.as_mut().graceful_shutdown(),
+            }
+            let _ = connection.await; // whoever asked is gone, or has the answer
+        });
+    }
+    // All of them are back when no connection is left. Not for ever: somebody may not read.
+    let _ = timeout(GRACE, connections.acquire_many(CONNECTIONS)).await;
 }

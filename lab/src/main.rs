@@ -22,6 +22,8 @@ use lab::servers::{Backend, Instance, Service};
 use lab::{LEFT_OUT, find_lessons, root, signals, up};
 
 /// The lab of the RabbitMQ course: it starts the servers, and plays and tests the lessons.
+///
+/// `play`, `test`, `bench` and `faults` install what is missing, and say so first.
 #[derive(Parser)]
 #[command(bin_name = "cargo lab")]
 struct Args {
@@ -31,59 +33,57 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Cmd {
-    /// Set up what is missing, then play a lesson's README, every terminal live
+    /// Run the commands of a lesson's README, and compare what they print
     ///
     /// A lesson is played with servers of its own, at free ports, which are gone when it ends.
     Play {
-        /// Lessons by number or name; all of them, if none is named
+        /// Lessons by number or name [default: all]
         lessons: Vec<String>,
     },
-    /// Set up what is missing, then run every test
+    /// Run all tests
     Test {
         /// Passed on to `cargo test`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Set up what is missing, then measure how fast the lessons are, beside others and beside the
-    /// limits
+    /// Measure the throughput and the latency of the lessons, and of other clients
     Bench {
-        /// What to measure; everything, if nothing is named
+        /// What to measure [default: everything]
         names: Vec<Benchmark>,
-        /// Write what was measured, all of it, into BENCHMARKS.md, and its charts
+        /// Write the results and the charts into BENCHMARKS.md
         #[arg(long, conflicts_with = "names")]
         write: bool,
     },
-    /// Set up what is missing, then break everything at random while lessons 2 to 6 run: is
-    /// anything lost?
+    /// Break servers and programs at random while lessons 2 to 6 run, and count lost messages
     ///
-    /// Programs are killed and paused, RabbitMQ and MySQL are, too, and restarted, blocked and
-    /// slowed down; connections are closed. What was sent is counted, and what has arrived.
+    /// It kills and pauses programs and servers, closes connections, sets off alarms, locks tables
+    /// and deletes users. Then it compares what was sent with what has arrived.
     Faults {
-        /// For how long
+        /// How many minutes
         #[arg(long, default_value_t = 10.0)]
         minutes: f64,
-        /// The seed of an earlier run, to have the same faults again
+        /// The seed of an earlier run, to repeat its faults
         #[arg(long)]
         seed: Option<u64>,
     },
-    /// Find or start RabbitMQ and MySQL, for working by hand
+    /// Find RabbitMQ and MySQL, or start them
     Up,
-    /// Stop what `up` has started
+    /// Stop the servers that `up` has started
     Down {
-        /// Also forget the data: queues, messages, tables
+        /// Delete their data, too: queues, messages, tables
         #[arg(long)]
         wipe: bool,
     },
-    /// Show what runs where, and each queue with its messages and consumers
+    /// Show the servers, and each queue with its messages and consumers
     Status,
-    /// Break it on purpose: stop a server that `up` has started, and start it again
+    /// Stop a server that `up` has started, and start it again
     Restart {
-        /// Do not stop it cleanly: kill -9
+        /// Kill it (kill -9) instead of stopping it cleanly
         #[arg(long)]
         kill: bool,
         server: Service,
     },
-    /// Run RabbitMQ's own command line tool against the RabbitMQ that `up` has started
+    /// Run RabbitMQ's command line tool for the RabbitMQ that `up` has started
     Rabbitmqctl {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         arguments: Vec<String>,

@@ -1,5 +1,5 @@
-//! What one connection does: `send`, publishing and consuming, beside clients in other languages
-//! and beside the limit.
+//! One connection: `send`, publishing and consuming, compared with clients in other languages and
+//! with a bare socket.
 
 use std::fmt::{self, Display};
 use std::path::Path;
@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use crate::report::{Chart, Section, Table, median};
 use crate::{Bench, LIMIT, ROUNDS, program, rate, raw, round, shared};
 
-/// How many messages are published and consumed; fewer where each is waited for.
+/// How many messages are published and consumed; fewer where each confirm is awaited.
 pub const MESSAGES: u64 = 100_000;
 const ONE_BY_ONE: u64 = 2000;
 
@@ -297,7 +297,7 @@ pub async fn consume(bench: &Bench) -> Result<Section> {
     })
 }
 
-/// Messages a second that can be consumed from `orders`, if nothing is done with them.
+/// How many messages a second a consumer of `orders` gets that does nothing with them.
 pub async fn consume_here(bench: &Bench, count: u64, batch: u64) -> Result<f64> {
     let start = Instant::now();
     let connection = bench.connect().await?;

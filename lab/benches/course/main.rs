@@ -1,6 +1,6 @@
-//! How fast the lessons are, beside others and beside the limits: `cargo lab bench`.
+//! Throughput and latency of the lessons, of other clients and of a bare socket: `cargo lab bench`.
 //!
-//! Both sides of a ratio are measured in turn, several times over; what is shown is the median.
+//! Each round measures both sides of a ratio, one after the other. The report shows the medians.
 
 mod build;
 mod clients;

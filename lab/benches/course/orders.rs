@@ -1,4 +1,4 @@
-//! Lesson 5: what the queue takes, what the table takes, and how near the programs come.
+//! Lesson 5: the throughput of the queue, of the table, and of the programs between them.
 
 use std::fs;
 use std::process::{Child, Command};
@@ -15,7 +15,7 @@ use crate::clients::{BATCH, MESSAGES as ORDERS, Peer, consume_here};
 use crate::report::{Chart, Section, Table, median, number, quantile};
 use crate::{Bench, LIMIT, ROUNDS, program, rate, raw, round};
 
-/// How many orders a round stores where each has a commit of its own.
+/// How many orders a round stores with a commit each.
 const SINGLE: u64 = 10_000;
 
 /// How many orders wait when the time and the memory of the receiver are measured.
@@ -157,15 +157,15 @@ async fn wait_for_rows(table: &mut Conn, count: u64) -> Result<()> {
     Ok(())
 }
 
-/// The table must hold that many orders; then it is emptied.
+/// Checks that the table holds that many orders, and empties it.
 async fn expect_rows(table: &mut Conn, count: u64) -> Result<()> {
     let rows: Option<u64> = table.query_first("SELECT COUNT(*) FROM tb_order").await?;
     ensure!(rows == Some(count), "{rows:?} rows instead of {count}");
     Ok(table.query_drop("TRUNCATE TABLE tb_order").await?)
 }
 
-/// Lets `receive-orders` store what waits: how long it takes from the start of the program on, and
-/// its peak memory in KiB, where /proc tells.
+/// Runs `receive-orders` until all orders are stored: how long that takes, the start of the program
+/// included, and its peak memory in KiB, where /proc tells.
 async fn drain(
     bench: &Bench,
     table: &mut Conn,
@@ -184,7 +184,7 @@ async fn drain(
     Ok((took, peak))
 }
 
-/// Orders a second that can be stored, if they do not come from a queue.
+/// How many orders a second MySQL stores when they do not come from a queue.
 async fn store_only(table: &mut Conn) -> Result<f64> {
     let ids: Vec<String> = (0..ORDERS).map(|_| uuid::Uuid::now_v7().to_string()).collect();
     let users: Vec<String> = (0..ORDERS).map(|number| format!("{number:032x}")).collect();
@@ -200,10 +200,10 @@ async fn store_only(table: &mut Conn) -> Result<f64> {
     Ok(rate)
 }
 
-/// How many orders are sent alone.
+/// How many orders are sent one at a time.
 const ALONE: u64 = 200;
 
-/// The seconds from the confirm of an order that comes alone until it is in the table.
+/// The latency of an order that comes alone: the seconds from its confirm to its row.
 async fn alone(bench: &Bench, table: &mut Conn) -> Result<Vec<f64>> {
     let receiver = start(bench, &[])?;
     let connection = bench.connect().await?;

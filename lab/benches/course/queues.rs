@@ -1,4 +1,4 @@
-//! What several consumers do: the workers of lesson 2, and the receivers of lesson 3.
+//! Several consumers: the workers of lesson 2, and the receivers of lesson 3.
 
 use std::process::Command;
 use std::time::{Duration, Instant};

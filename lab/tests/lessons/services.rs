@@ -376,6 +376,39 @@ fn pages() {
     assert_eq!(ask(&format!("example.com:{port}"), ""), 403);
 }
 
+/// Whoever connects and says nothing, or half of a request, keeps nobody else out.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_do_not_end() {
+    let urls = (vhost("unfinished"), database("unfinished").await);
+    let admin = ["--listen", "127.0.0.1:0"];
+    let admin = Terminal::run_with("admin", &admin, (&urls.0, &urls.1));
+    let line = admin.line().unwrap();
+    let port: u16 = line.rsplit(':').next().unwrap().parse().unwrap();
+    admin.expect(WAITING);
+    let connect = |said: &str| {
+        let mut connection = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        connection.set_read_timeout(Some(LIMIT)).unwrap();
+        connection.write_all(said.as_bytes()).unwrap();
+        BufReader::new(connection).lines().map(Result::unwrap)
+    };
+    let host = format!("Host: localhost:{port}\r\n");
+    let head = connect("GET /api/products HTTP/1.1\r\n");
+    let body = format!("{host}Content-Type: application/json\r\nContent-Length: 10\r\n\r\n");
+    let body = connect(&("POST /api/products HTTP/1.1\r\n".to_owned() + &body));
+    let idle: Vec<_> = (0..510).map(|_| connect("")).collect(); // more than it takes
+    let mut answer = connect(&format!("GET /api/products HTTP/1.1\r\n{host}\r\n"));
+    assert_eq!(answer.next().unwrap(), "HTTP/1.1 200 OK");
+    drop(idle);
+    assert_eq!(body.take(1).collect::<Vec<_>>(), ["HTTP/1.1 408 Request Timeout"]);
+    assert!(head.take(1).all(|line| line == "HTTP/1.1 408 Request Timeout"));
+    // Ctrl-C does not wait for them
+    let _unfinished = connect("GET /api/products HTTP/1.1\r\n");
+    let start = std::time::Instant::now();
+    admin.signal(Signal::SIGINT);
+    assert_eq!(admin.finish().1.code(), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(10));
+}
+
 /// RabbitMQ is short of memory and reads nothing from a connection that publishes. The one that
 /// consumes goes on.
 #[tokio::test(flavor = "multi_thread")]
