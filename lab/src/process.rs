@@ -97,14 +97,17 @@ fn started(id: i32) -> Option<String> {
     }
 }
 
-/// Waits until `done`, looking often; an error after `limit`.
+/// Waits until `done`, looking often at first; an error after `limit`.
 pub fn wait_until(limit: Duration, mut done: impl FnMut() -> bool) -> Result<()> {
+    const SELDOM: Duration = Duration::from_millis(400);
     let start = Instant::now();
+    let mut pause = Duration::from_millis(25);
     while !done() {
         if start.elapsed() > limit {
             bail!("waited {} s", limit.as_secs());
         }
-        thread::sleep(Duration::from_millis(25));
+        thread::sleep(pause);
+        pause = SELDOM.min(pause * 5 / 4);
     }
     Ok(())
 }
