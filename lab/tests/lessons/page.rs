@@ -78,13 +78,13 @@ impl Browser {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pictures_are_drawn_liked_and_changed_without_a_reload() {
-    let test = Test::start(1);
-    let ports = test.servers.instance.ports;
+    let test = Test::shared("page", 1).await;
+    let [admin, main] = test.ports;
     let browser = Browser::start().await;
     let client = &browser.client;
     let items = "document.querySelectorAll('#products li')";
 
-    client.goto(&format!("http://127.0.0.1:{}/", ports.main)).await.unwrap();
+    client.goto(&format!("http://127.0.0.1:{main}/")).await.unwrap();
     browser.wait(&format!("{items}.length === 3")).await;
     browser
         .wait("[...document.images].length === 3 && [...document.images].every(image => image.complete && image.naturalWidth > 0)")
@@ -118,7 +118,7 @@ async fn pictures_are_drawn_liked_and_changed_without_a_reload() {
     browser.wait("window.loaded === 'once'").await;
 
     // the page of admin: add, change, delete
-    client.goto(&format!("http://127.0.0.1:{}/", ports.admin)).await.unwrap();
+    client.goto(&format!("http://127.0.0.1:{admin}/")).await.unwrap();
     browser.wait(&format!("{items}.length === 4")).await;
     browser.fill("title", "Harbour").await;
     browser.fill("image", "/images/sailboat.svg").await;
@@ -136,7 +136,7 @@ async fn pictures_are_drawn_liked_and_changed_without_a_reload() {
     browser.click("#products li:nth-child(4) button:last-child").await;
     browser.wait(&format!("{items}.length === 4")).await;
 
-    client.goto(&format!("http://127.0.0.1:{}/", ports.main)).await.unwrap();
+    client.goto(&format!("http://127.0.0.1:{main}/")).await.unwrap();
     browser
         .wait(&format!(
             "{items}.length === 4 && {items}[3].querySelector('h2').textContent === 'Old harbour'"
@@ -146,7 +146,7 @@ async fn pictures_are_drawn_liked_and_changed_without_a_reload() {
     for _ in 0..8 {
         let tab = client.new_window(true).await.unwrap();
         client.switch_to_window(tab.handle).await.unwrap();
-        client.goto(&format!("http://127.0.0.1:{}/", ports.main)).await.unwrap();
+        client.goto(&format!("http://127.0.0.1:{main}/")).await.unwrap();
         browser.wait(&format!("{items}.length === 4")).await;
     }
     assert_eq!(test.admin("DELETE", "/api/products/1", None).0, 204);

@@ -8,8 +8,8 @@ use lab::servers::Service;
 use nix::sys::signal::Signal;
 
 use crate::support::{
-    self, LIMIT, LOST, NONE, Servers, Terminal, breakable, lines, output, shared, vhost,
-    wait_for_messages,
+    self, LIMIT, LOST, NONE, Servers, Terminal, breakable, lines, output, queues, rabbitmqctl,
+    shared, vhost, wait_for_messages,
 };
 
 /// Those that send something and end.
@@ -87,6 +87,38 @@ fn every_program_closes_its_connection_and_uses_nothing_deprecated() {
         line.contains("deprecated") && !line.contains("management_metrics_collection")
     });
     assert_eq!(deprecated.collect::<Vec<_>>(), NONE);
+}
+
+/// What no queue takes comes back, and the program says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_is_deleted_while_a_program_sends() {
+    let url = vhost("deleted_under_it");
+    let tasks: Vec<String> = (0..100_000).map(|number| number.to_string()).collect();
+    let each = [&["--each".to_owned()], &tasks[..]].concat();
+    for (program, arguments, queue, error) in [
+        (
+            "new-task",
+            &each[..],
+            "task_queue",
+            "Error: NO_ROUTE: the queue `task_queue` is gone; the task came back",
+        ),
+        (
+            "request-orders",
+            &["10000000".to_owned()],
+            "orders",
+            "Error: an order came back: was the queue `orders` deleted?",
+        ),
+    ] {
+        let sender = Terminal::run(program, arguments, &url);
+        wait_until(LIMIT, || queues(&url).contains(&queue.to_owned())).unwrap();
+        // not right after it was declared: a program may be declaring it still
+        let path = format!("queues/deleted_under_it/{queue}");
+        let some = || shared().management().get(&path).unwrap()["messages"].as_u64() > Some(0);
+        wait_until(LIMIT, some).unwrap();
+        rabbitmqctl(shared(), &["delete_queue", "-p", "deleted_under_it", queue]);
+        let (lines, status) = sender.finish();
+        assert_eq!((lines.last().unwrap().as_str(), status.code()), (error, Some(1)));
+    }
 }
 
 /// What feeds each of [`RECEIVERS`].

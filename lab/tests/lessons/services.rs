@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lab::process::wait_until;
 use lab::progress::Tasks;
-use lab::servers::Service;
+use lab::servers::{Instance, Service};
 use lapin::options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Connection, ConnectionProperties};
 use mysql_async::Conn;
@@ -16,42 +16,80 @@ use serde_json::{Value, json};
 
 use crate::support::{
     LIMIT, Servers, Terminal, change_password, database, end_connections, mysql, program,
-    rabbitmqctl, shared, vhost,
+    rabbitmqctl, shared, vhost, wait_for_messages,
 };
 
 const WAITING: &str = " [*] Waiting for events. To exit press CTRL+C";
 
-/// Both services with servers of their own.
+/// Both services.
 pub struct Test {
-    pub servers: Servers,
+    /// Those that a test may break.
+    servers: Option<Servers>,
+    instance: Instance,
+    amqp_url: String,
+    mysql_url: String,
+    /// The ports of `admin` and `main`, once they have one.
+    pub ports: [u16; 2],
     admin: Terminal,
     main: Terminal,
 }
 
 impl Test {
-    pub fn start(users: u32) -> Self {
+    /// With the servers that all tests share.
+    pub async fn shared(name: &str, users: u32) -> Self {
+        let urls = (vhost(name), database(name).await);
+        for service in SERVICES {
+            mysql(shared(), &format!("DROP DATABASE IF EXISTS test_{name}_{service}"));
+        }
+        let test = Self::with(None, shared().clone(), urls, users);
+        test.wait_for_main("/api/products", |products| products.as_array().unwrap().len() == 3);
+        test
+    }
+
+    /// With servers of their own.
+    pub fn own(users: u32) -> Self {
         let servers = Servers::start(&Service::ALL);
-        let admin = service(&servers, "admin", users);
-        let main = service(&servers, "main", users);
-        let test = Self { servers, admin, main };
+        let instance = servers.instance.clone();
+        let urls = (instance.amqp_url(), instance.mysql_url());
+        let test = Self::with(Some(servers), instance, urls, users);
         test.wait_for_main("/api/products", |products| products.as_array().unwrap().len() == 3);
         // RabbitMQ forgets a quorum queue that is younger than half a second: see `breakable`.
         std::thread::sleep(Duration::from_secs(1));
         test
     }
 
-    fn restart_main(&mut self, arguments: &[&str]) {
-        self.main.signal(Signal::SIGKILL);
-        self.main = service_with(&self.servers, "main", arguments);
+    fn with(
+        servers: Option<Servers>,
+        instance: Instance,
+        (amqp_url, mysql_url): (String, String),
+        users: u32,
+    ) -> Self {
+        let mut ports = [0; 2];
+        let users = users.to_string();
+        let urls = (&*amqp_url, &*mysql_url);
+        let admin = service("admin", &["--users", &users], urls, &mut ports);
+        let main = service("main", &[], urls, &mut ports);
+        Self { servers, instance, amqp_url, mysql_url, ports, admin, main }
+    }
+
+    fn servers(&self) -> &Servers {
+        self.servers.as_ref().unwrap()
+    }
+
+    fn restart(&mut self, name: &str, arguments: &[&str]) {
+        let terminal = if name == "admin" { &mut self.admin } else { &mut self.main };
+        terminal.signal(Signal::SIGKILL);
+        wait_until(LIMIT, || terminal.has_ended()).unwrap();
+        *terminal = service(name, arguments, (&self.amqp_url, &self.mysql_url), &mut self.ports);
     }
 
     pub fn admin(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
         let body = body.map(|body| body.to_string());
-        self.request(self.servers.instance.ports.admin, method, path, body.as_deref()).unwrap()
+        self.request(self.ports[0], method, path, body.as_deref()).unwrap()
     }
 
     fn main(&self, method: &str, path: &str) -> (u16, Value) {
-        self.request(self.servers.instance.ports.main, method, path, None).unwrap()
+        self.request(self.ports[1], method, path, None).unwrap()
     }
 
     /// The status and the body; nothing if there was no answer.
@@ -82,16 +120,16 @@ impl Test {
     }
 
     fn wait_for_queue(&self, queue: &str, messages: u64) {
-        let path = format!("queues/%2f/{queue}");
-        let management = self.servers.instance.management();
+        let vhost = self.amqp_url.rsplit('/').next().unwrap();
+        let path = format!("queues/{vhost}/{queue}");
+        let management = self.instance.management();
         wait_until(LIMIT, || management.get(&path).unwrap()["messages"] == messages).unwrap();
     }
 
-    async fn count(&self, sql: &str) -> u64 {
-        let mut connection = Conn::from_url(self.servers.instance.mysql_url()).await.unwrap();
-        let count = connection.query_first(sql).await.unwrap().unwrap();
-        connection.disconnect().await.unwrap();
-        count
+    /// What MySQL answers to a statement in which the databases are `DB_admin` and `DB_main`.
+    fn mysql(&self, statement: &str) -> String {
+        let database = self.mysql_url.rsplit('/').next().unwrap();
+        mysql(&self.instance, &statement.replace("DB", database))
     }
 
     /// Publishes to the exchange `products` what no service would.
@@ -116,10 +154,11 @@ impl Test {
     }
 
     async fn connect(&self) -> Connection {
-        let url = self.servers.instance.amqp_url();
-        Connection::connect(&url, ConnectionProperties::default()).await.unwrap()
+        Connection::connect(&self.amqp_url, ConnectionProperties::default()).await.unwrap()
     }
 }
+
+const SERVICES: [&str; 2] = ["admin", "main"];
 
 /// Each variable names a proxy that is not there: one service asks the other directly all the same.
 const PROXY: [(&str, &str); 3] = [
@@ -128,32 +167,26 @@ const PROXY: [(&str, &str); 3] = [
     ("ALL_PROXY", "http://127.0.0.1:9"),
 ];
 
-fn service(servers: &Servers, name: &str, users: u32) -> Terminal {
-    let users = ["--users", &users.to_string()];
-    service_with(servers, name, if name == "admin" { &users } else { &[] })
-}
-
-fn service_with(servers: &Servers, name: &str, arguments: &[&str]) -> Terminal {
-    let service = start_service(servers, name, arguments);
-    service.expect(&format!(" [*] http://localhost:{}", port(servers, name)));
+/// Starts `admin` or `main`, and waits until it waits.
+fn service(name: &str, arguments: &[&str], urls: (&str, &str), ports: &mut [u16; 2]) -> Terminal {
+    let service = start_service(name, arguments, urls, *ports);
+    let line = service.line().unwrap();
+    let port = line.strip_prefix(" [*] http://localhost:").unwrap_or_else(|| panic!("{line}"));
+    ports[usize::from(name == "main")] = port.parse().unwrap();
     service.expect(WAITING);
     service
 }
 
-fn port(servers: &Servers, name: &str) -> u16 {
-    let ports = servers.instance.ports;
-    if name == "admin" { ports.admin } else { ports.main }
-}
-
-fn start_service(servers: &Servers, name: &str, arguments: &[&str]) -> Terminal {
-    let port = port(servers, name);
+/// Starts it at its port; at any, if it has none yet.
+fn start_service(name: &str, arguments: &[&str], urls: (&str, &str), ports: [u16; 2]) -> Terminal {
+    let port = ports[usize::from(name == "main")];
     let mut command = std::process::Command::new(program(name));
     command
         .args(["--listen", &format!("127.0.0.1:{port}")])
         .args(arguments)
-        .env("AMQP_URL", servers.instance.amqp_url())
-        .env("MYSQL_URL", servers.instance.mysql_url())
-        .env("ADMIN_URL", format!("http://127.0.0.1:{}", servers.instance.ports.admin))
+        .env("AMQP_URL", urls.0)
+        .env("MYSQL_URL", urls.1)
+        .env("ADMIN_URL", format!("http://127.0.0.1:{}", ports[0]))
         .envs(PROXY);
     Terminal::start(command)
 }
@@ -162,9 +195,9 @@ fn message(answer: &(u16, Value)) -> &str {
     answer.1["message"].as_str().unwrap()
 }
 
-#[test]
-fn routes() {
-    let test = Test::start(1);
+#[tokio::test(flavor = "multi_thread")]
+async fn routes() {
+    let test = Test::shared("routes", 1).await;
     let image = "/images/mountain.svg";
 
     // admin: all that can be done with a product
@@ -204,8 +237,7 @@ fn routes() {
         ("{".to_owned(), 400, "JSON"),
     ] {
         for (method, path) in [("POST", "/api/products"), ("PUT", "/api/products/1")] {
-            let answer =
-                test.request(test.servers.instance.ports.admin, method, path, Some(&body)).unwrap();
+            let answer = test.request(test.ports[0], method, path, Some(&body)).unwrap();
             assert_eq!(answer.0, status, "{method} {body:.80}: {answer:?}");
             assert!(message(&answer).contains(part), "{answer:?}");
         }
@@ -266,6 +298,34 @@ fn a_wrong_address_of_the_other_service() {
     }
 }
 
+/// `admin` alone, with the shared servers, and its port.
+fn admin(amqp_url: &str, mysql_url: &str) -> (Terminal, u16) {
+    let arguments = ["--listen", "127.0.0.1:0"];
+    let admin = Terminal::run_with("admin", &arguments, (amqp_url, mysql_url));
+    let port = admin.line().unwrap().rsplit(':').next().unwrap().parse().unwrap();
+    admin.expect(WAITING);
+    (admin, port)
+}
+
+/// An event that no queue takes comes back, and stays in the outbox.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_whose_queue_is_deleted() {
+    let (amqp, mysql_url) = (vhost("no_queue"), database("no_queue").await);
+    mysql(shared(), "DROP DATABASE IF EXISTS test_no_queue_admin");
+    let (first, port) = admin(&amqp, &mysql_url);
+    wait_for_messages(&amqp, "main", 3); // the samples
+    rabbitmqctl(shared(), &["delete_queue", "-p", "no_queue", "main"]);
+    let draft = json!({"title": "Hills", "image": "/x"}).to_string();
+    let post = ureq::post(format!("http://127.0.0.1:{port}/api/products"));
+    post.header("content-type", "application/json").send(draft).unwrap();
+    let (lines, status) = first.finish();
+    assert_eq!(status.code(), Some(1), "{lines:#?}");
+    assert_eq!(lines, ["Error: an event came back: was a queue deleted?"]);
+    let (again, _) = admin(&amqp, &mysql_url);
+    wait_for_messages(&amqp, "main", 1);
+    again.interrupt();
+}
+
 /// Several find an empty database: the samples are there once.
 #[tokio::test(flavor = "multi_thread")]
 async fn several_that_start_at_once() {
@@ -284,7 +344,7 @@ async fn several_that_start_at_once() {
 /// An event counts once, however often it comes; what nobody can use is put aside.
 #[tokio::test(flavor = "multi_thread")]
 async fn events() {
-    let test = Test::start(1);
+    let test = Test::shared("events", 1).await;
     let liked = json!({"id": 1}).to_string();
     for _ in 0..3 {
         test.publish("product_liked", &liked, Some("twice")).await;
@@ -306,21 +366,11 @@ async fn events() {
     test.wait_for_queue("products.dead", 3);
 
     // an event that the relay publishes twice: it died between the confirm and the deletion
-    let mut database = Conn::from_url(test.servers.instance.mysql_url()).await.unwrap();
-    database
-        .query_drop(
-            "INSERT INTO test_main.outbox (message_id, kind, body) VALUES
-             ('same', 'product_liked', '{\"id\": 1}'), ('same', 'product_liked', '{\"id\": 1}')",
-        )
-        .await
-        .unwrap();
-    database.disconnect().await.unwrap();
-    let empty = async || test.count("SELECT COUNT(*) FROM test_main.outbox").await == 0;
-    let start = std::time::Instant::now();
-    while !empty().await {
-        assert!(start.elapsed() < LIMIT);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    test.mysql(
+        "INSERT INTO DB_main.outbox (message_id, kind, body) VALUES
+         ('same', 'product_liked', '{\"id\": 1}'), ('same', 'product_liked', '{\"id\": 1}')",
+    );
+    wait_until(LIMIT, || test.mysql("SELECT COUNT(*) FROM DB_main.outbox") == "0").unwrap();
     test.publish("product_liked", &liked, Some("behind it")).await;
     wait_until(LIMIT, || test.admin("GET", "/api/products/1", None).1["likes"] == 4).unwrap();
 
@@ -332,10 +382,10 @@ async fn events() {
 }
 
 /// A page gets the changes, not the list; and what asks is a page of ours.
-#[test]
-fn pages() {
-    let test = Test::start(1_000_000);
-    let port = test.servers.instance.ports.main;
+#[tokio::test(flavor = "multi_thread")]
+async fn pages() {
+    let test = Test::shared("pages", 1_000_000).await;
+    let [admin, port] = test.ports;
     let mut page = TcpStream::connect(("127.0.0.1", port)).unwrap();
     page.set_read_timeout(Some(LIMIT)).unwrap();
     write!(page, "GET /api/events HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n").unwrap();
@@ -351,14 +401,10 @@ fn pages() {
     assert_eq!(test.admin("DELETE", "/api/products/2", None).0, 204);
     assert_eq!(next("data: "), "data: {\"deleted\":2}");
     // done by another one of its kind
-    let main = |sql: &str| {
-        let statement = format!("UPDATE test_main.products SET {sql}");
-        mysql(&test.servers.instance, &statement);
-    };
-    main("title = 'Old ship' WHERE id = 3");
+    test.mysql("UPDATE DB_main.products SET title = 'Old ship' WHERE id = 3");
     assert!(next("data: ").contains("Old ship"));
 
-    let port = test.servers.instance.ports.admin;
+    let port = admin;
     let ask = |host: &str, origin: &str| {
         let mut connection = TcpStream::connect(("127.0.0.1", port)).unwrap();
         connection.set_read_timeout(Some(LIMIT)).unwrap();
@@ -379,12 +425,7 @@ fn pages() {
 /// Whoever connects and says nothing, or half of a request, keeps nobody else out.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_that_do_not_end() {
-    let urls = (vhost("unfinished"), database("unfinished").await);
-    let admin = ["--listen", "127.0.0.1:0"];
-    let admin = Terminal::run_with("admin", &admin, (&urls.0, &urls.1));
-    let line = admin.line().unwrap();
-    let port: u16 = line.rsplit(':').next().unwrap().parse().unwrap();
-    admin.expect(WAITING);
+    let (admin, port) = admin(&vhost("unfinished"), &database("unfinished").await);
     let connect = |said: &str| {
         let mut connection = TcpStream::connect(("127.0.0.1", port)).unwrap();
         connection.set_read_timeout(Some(LIMIT)).unwrap();
@@ -413,71 +454,68 @@ async fn requests_that_do_not_end() {
 /// consumes goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn events_are_applied_while_rabbitmq_takes_none() {
-    let servers = Servers::start(&Service::ALL);
-    let main = service(&servers, "main", 1);
-    let test = Test { admin: service(&servers, "admin", 1), main, servers };
+    let test = Test::own(1);
     test.admin.signal(Signal::SIGKILL);
     let liked = json!({"id": 1}).to_string();
     for i in 0..200 {
         test.publish("product_liked", &liked, Some(&i.to_string())).await;
     }
     test.wait_for_queue("admin", 200);
-    let write = "INSERT INTO test_admin.outbox (message_id, kind, body) \
-                 VALUES ('blocked', 'product_deleted', '{\"id\": 99}')";
-    mysql(&test.servers.instance, write);
-    rabbitmqctl(&test.servers.instance, &["set_vm_memory_high_watermark", "0.000001"]);
-    let admin = start_service(&test.servers, "admin", &[]);
+    test.mysql(
+        "INSERT INTO DB_admin.outbox (message_id, kind, body)
+         VALUES ('blocked', 'product_deleted', '{\"id\": 99}')",
+    );
+    rabbitmqctl(&test.instance, &["set_vm_memory_high_watermark", "0.000001"]);
+    let admin = start_service("admin", &[], (&test.amqp_url, &test.mysql_url), test.ports);
     test.wait_for_queue("admin", 0);
     assert_eq!(test.admin("GET", "/api/products/1", None).1["likes"], 200);
-    assert!(test.count("SELECT COUNT(*) FROM test_admin.outbox").await > 0);
-    rabbitmqctl(&test.servers.instance, &["set_vm_memory_high_watermark", "0.4"]);
-    let sent = || mysql(&test.servers.instance, "SELECT COUNT(*) FROM test_admin.outbox") == "0";
-    wait_until(LIMIT, sent).unwrap();
+    let waiting = || test.mysql("SELECT COUNT(*) FROM DB_admin.outbox");
+    assert_ne!(waiting(), "0");
+    rabbitmqctl(&test.instance, &["set_vm_memory_high_watermark", "0.4"]);
+    wait_until(LIMIT, || waiting() == "0").unwrap();
     drop(admin);
 }
 
 /// A service whose database is gone asks for the products, and the inbox does not grow for ever.
-#[test]
-fn a_database_that_is_gone() {
-    let mut test = Test::start(1);
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_gone() {
+    let mut test = Test::shared("gone", 1).await;
     let hills = json!({"title": "Hills", "image": "/images/mountain.svg"});
     assert_eq!(test.admin("POST", "/api/products", Some(hills)).0, 201);
     test.wait_for_main("/api/products", |products| products.as_array().unwrap().len() == 4);
-    mysql(&test.servers.instance, "DROP DATABASE test_main");
-    mysql(
-        &test.servers.instance,
-        "INSERT INTO test_admin.inbox VALUES ('old', CURRENT_TIMESTAMP - INTERVAL 91 DAY), \
+    test.mysql("DROP DATABASE DB_main");
+    test.mysql(
+        "INSERT INTO DB_admin.inbox VALUES ('old', CURRENT_TIMESTAMP - INTERVAL 91 DAY),
          ('young', CURRENT_TIMESTAMP - INTERVAL 89 DAY)",
     );
-    test.restart_main(&["--resync"]);
+    test.restart("main", &["--resync"]);
     test.wait_for_main("/api/products", |products| {
         products.as_array().unwrap().len() == 4 && products[3]["title"] == "Hills"
     });
 
-    test.admin.signal(Signal::SIGKILL);
-    test.admin = service(&test.servers, "admin", 1);
-    let select = "SELECT message_id FROM test_admin.inbox WHERE message_id IN ('old', 'young')";
-    wait_until(LIMIT, || mysql(&test.servers.instance, select) == "young").unwrap();
+    test.restart("admin", &["--users", "1"]);
+    let select = "SELECT message_id FROM DB_admin.inbox WHERE message_id IN ('old', 'young')";
+    wait_until(LIMIT, || test.mysql(select) == "young").unwrap();
 }
 
 /// What is away: reads go on, a like that cannot be recorded is refused, and what is recorded
 /// arrives.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_away() {
-    let mut test = Test::start(1_000_000);
+    let mut test = Test::own(1_000_000);
     let tasks = Tasks::quiet();
     let like = |test: &Test| test.main("POST", "/api/products/1/like");
     let likes = |test: &Test| test.main("GET", "/api/products").1[0]["likes"].as_u64().unwrap();
 
-    test.servers.instance.stop(Service::Rabbitmq, true).unwrap();
+    test.instance.stop(Service::Rabbitmq, true).unwrap();
     assert_eq!(like(&test).0, 200);
     assert_eq!(likes(&test), 1);
-    test.servers.instance.start(&[Service::Rabbitmq], &tasks).unwrap();
+    test.instance.start(&[Service::Rabbitmq], &tasks).unwrap();
     wait_until(LIMIT, || test.admin("GET", "/api/products/1", None).1["likes"] == 1).unwrap();
     // then it knows that without MySQL, too
     while !test.admin.line().unwrap().starts_with(" [x] Received") {}
 
-    test.servers.instance.stop(Service::Mysql, true).unwrap();
+    test.instance.stop(Service::Mysql, true).unwrap();
     let refused = like(&test);
     assert_eq!(
         (refused.0, message(&refused)),
@@ -487,7 +525,7 @@ async fn what_is_away() {
     assert_eq!(test.admin("GET", "/api/products/1", None).1["likes"], 1);
     let draft = json!({"title": "x", "image": "/x"});
     assert_eq!(test.admin("POST", "/api/products", Some(draft)).0, 503);
-    test.servers.instance.start(&[Service::Mysql], &tasks).unwrap();
+    test.instance.start(&[Service::Mysql], &tasks).unwrap();
     assert_eq!(like(&test).0, 200);
 
     test.admin.signal(Signal::SIGKILL);
@@ -498,22 +536,22 @@ async fn what_is_away() {
         (503, "the service admin is away; try again in a moment")
     );
     assert_eq!(likes(&test), 2);
-    test.admin = service(&test.servers, "admin", 1_000_000);
+    test.restart("admin", &["--users", "1000000"]);
     wait_until(LIMIT, || test.admin("GET", "/api/products/1", None).1["likes"] == 2).unwrap();
 
     // a queue is down
-    test.servers.stop_queue("admin");
-    test.restart_main(&[]);
+    test.servers().stop_queue("admin");
+    test.restart("main", &[]);
     assert_eq!(like(&test).0, 200);
     while test.main.line().unwrap() != " [!] A queue for events is full, or down. Trying again ..."
     {
     }
-    assert!(test.servers.instance.mend_queues().unwrap());
+    assert!(test.instance.mend_queues().unwrap());
     wait_until(LIMIT, || test.admin("GET", "/api/products/1", None).1["likes"] == 3).unwrap();
 
     // MySQL refuses to talk to us: the relay and the inbox say so, and the event waits
     let liked = json!({"id": 1}).to_string();
-    let old = test.servers.instance.mysql_url();
+    let old = test.instance.mysql_url();
     let new = change_password(&old, "other").await;
     end_connections(&new).await;
     test.publish("product_liked", &liked, Some("refused")).await;
