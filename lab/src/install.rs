@@ -145,9 +145,11 @@ if ! [ -e $policy ]; then
     printf '#!/bin/sh\nexit 101\n' > $policy
     chmod 755 $policy
 fi
+new=
+for unit in rabbitmq-server.service mariadb.service epmd.socket; do
+    systemctl cat $unit > /dev/null 2>&1 || new="$new $unit"
+done
 apt-get update -q
 DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@"
-if command -v systemctl > /dev/null; then
-    systemctl disable rabbitmq-server.service mariadb.service epmd.socket > /dev/null 2>&1 || true
-fi
+[ -z "$new" ] || systemctl disable $new > /dev/null 2>&1 || true
 "#;

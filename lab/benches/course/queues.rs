@@ -48,8 +48,8 @@ pub async fn work_queue(bench: &Bench) -> Result<Section> {
         text: format!(
             "{TASKS} tasks that take no time, for 1, 2 and 4 `worker`s. With `--prefetch 1`, the\n\
              default, a worker gets its next task only after it has acknowledged the previous\n\
-             one. The table shows how much faster `--prefetch 50` is. With tasks that take time,\n\
-             `--prefetch 1` costs nothing, and each task goes to a worker that is free."
+             one. The table shows how much faster `--prefetch 50` is. With tasks of seconds,\n\
+             `--prefetch 1` costs almost nothing, and each task goes to a worker that is free."
         ),
         tables: vec![table],
         chart: Some(Chart {

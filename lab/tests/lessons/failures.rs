@@ -123,6 +123,17 @@ async fn orders_are_stored_while_others_cannot_be_put_aside() {
     assert!(servers.instance.mend_queues().unwrap());
     let dead = Client::of_dead_orders(&url).await;
     dead.wait_for_waiting(6).await;
+
+    let full = r#"{"max-length": 1, "overflow": "reject-publish"}"#;
+    rabbitmqctl(&servers.instance, &["set_policy", "full", "^orders.dead$", full]);
+    let receiver = receive_orders(&servers);
+    publish().await;
+    let client = Client::of_orders(&url).await;
+    client.wait_for_waiting(0).await;
+    finish(receiver, stored);
+    client.close().await;
+    rabbitmqctl(&servers.instance, &["clear_policy", "full"]);
+    dead.wait_for_waiting(9).await;
     dead.close().await;
 }
 

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     LIMIT, Servers, Terminal, change_password, database, end_connections, mysql, program,
-    rabbitmqctl, shared, vhost, wait_for_messages,
+    rabbitmqctl, refusals, shared, vhost, wait_for_messages,
 };
 
 const WAITING: &str = " [*] Waiting for events. To exit press CTRL+C";
@@ -563,9 +563,30 @@ async fn what_is_away() {
     wait_until(LIMIT, || test.admin("GET", "/api/products/1", None).1["likes"] == 4).unwrap();
     while !test.admin.line().unwrap().starts_with(" [x] Received") {} // it knows that, as above
 
+    // it does not do what is right for now: none of the events is at fault
+    let operator = old.replace("guest:guest", "operator:operator");
+    let mut operator = Conn::from_url(operator).await.unwrap();
+    let mut expected = 4;
+    for [begin, end] in refusals(&mut operator, "test_admin").await {
+        if operator.query_drop(&begin).await.is_err() {
+            continue;
+        }
+        end_connections(&old).await; // a session keeps what it has begun with
+        test.publish("product_liked", &liked, Some(&begin)).await;
+        while !test.admin.line().unwrap().starts_with(" [!] MySQL: ") {}
+        operator.query_drop(end).await.unwrap();
+        end_connections(&old).await;
+        while !test.admin.line().unwrap().starts_with(" [x] Received") {}
+        expected += 1;
+        assert_eq!(test.admin("GET", "/api/products/1", None).1["likes"], expected);
+    }
+    operator.disconnect().await.unwrap();
+
     // a table is not there
     let mut database = Conn::from_url(old).await.unwrap();
-    for (from, to, likes) in [("products", "missing", 4), ("missing", "products", 5)] {
+    for (from, to, likes) in
+        [("products", "missing", expected), ("missing", "products", expected + 1)]
+    {
         let rename = format!("RENAME TABLE test_admin.{from} TO test_admin.{to}");
         database.query_drop(rename).await.unwrap();
         if to == "missing" {

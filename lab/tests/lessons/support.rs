@@ -150,6 +150,24 @@ pub async fn end_connections(url: &str) {
     connection.disconnect().await.unwrap();
 }
 
+/// What makes a MySQL refuse statements that are right, and what ends that; not all servers know
+/// all of it.
+pub async fn refusals(operator: &mut mysql_async::Conn, database: &str) -> Vec<[String; 2]> {
+    // MariaDB before 11.1 has an older name for it
+    let name = "SHOW GLOBAL VARIABLES WHERE variable_name IN
+        ('transaction_read_only', 'tx_read_only')";
+    let (name, _): (String, String) = operator.query_first(name).await.unwrap().unwrap();
+    let [set, alter] = ["SET GLOBAL".to_owned(), format!("ALTER DATABASE {database} READ ONLY")];
+    vec![
+        [format!("{set} {name} = 1"), format!("{set} {name} = 0")],
+        [
+            format!("{set} max_prepared_stmt_count = 0"),
+            format!("{set} max_prepared_stmt_count = 16382"),
+        ],
+        [format!("{alter} = 1"), format!("{alter} = 0")], // MySQL since 8.0.22
+    ]
+}
+
 /// `rabbitmqctl` with these arguments, which must succeed.
 pub fn rabbitmqctl(servers: &Instance, arguments: &[&str]) {
     let mut command = servers.rabbitmqctl().unwrap();
@@ -184,7 +202,7 @@ pub fn queues(url: &str) -> Vec<String> {
 }
 
 /// A RabbitMQ that tests may stop and kill, with the queues `hello` and `task_queue`, both empty;
-/// one test at a time. There are two of them, so that most tests need not wait for others.
+/// one test at a time. There are three of them, so that most tests need not wait for others.
 pub fn breakable() -> MutexGuard<'static, Servers> {
     fn start() -> Mutex<Servers> {
         let servers = Servers::start(&[Service::Rabbitmq]);
@@ -199,9 +217,9 @@ pub fn breakable() -> MutexGuard<'static, Servers> {
         thread::sleep(Duration::from_secs(1));
         Mutex::new(servers)
     }
-    static BREAKABLE: [LazyLock<Mutex<Servers>>; 2] = [const { LazyLock::new(start) }; 2];
+    static BREAKABLE: [LazyLock<Mutex<Servers>>; 3] = [const { LazyLock::new(start) }; 3];
     static NEXT: AtomicUsize = AtomicUsize::new(0);
-    let next = &BREAKABLE[NEXT.fetch_add(1, Ordering::Relaxed) % 2];
+    let next = &BREAKABLE[NEXT.fetch_add(1, Ordering::Relaxed) % 3];
     let servers = next.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     // whatever the test before has left
     servers.instance.start(&[Service::Rabbitmq], &Tasks::quiet()).unwrap();

@@ -276,8 +276,12 @@ impl World {
 
 /// Before the next one: a moment, or longer if something is broken, or for the other tests.
 fn pause(sent: bool) {
-    let short = sent && !cfg!(debug_assertions);
-    thread::sleep(Duration::from_millis(if short { 50 } else { 200 }));
+    let milliseconds = match sent {
+        _ if cfg!(debug_assertions) => 500,
+        true => 50,
+        false => 200,
+    };
+    thread::sleep(Duration::from_millis(milliseconds));
 }
 
 impl Role {
