@@ -68,7 +68,7 @@ impl Database {
     ///
     /// No server there, or it refuses us. The password is in none of the errors.
     pub async fn open(service: &str, tables: &[&str]) -> anyhow::Result<Self> {
-        let opts = Opts::from_url(&mysql_url()).map_err(|_| anyhow!(MYSQL_FORM))?;
+        let opts = Opts::from_url(&mysql_url()?).map_err(|_| anyhow!(MYSQL_FORM))?;
         // An insert that changes nothing must count as nothing: the inbox depends on it.
         // RabbitMQ's client reads this variable by itself, MySQL's does not.
         let ssl = opts.ssl_opts().cloned().map(|ssl| match env::var_os("SSL_CERT_FILE") {

@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
+use axum::body::to_bytes;
 use axum::extract::rejection::{JsonRejection, PathRejection};
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -35,12 +36,11 @@ use crate::events::ProductId;
 /// How long requests may take to finish when the service ends.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// How long the head of a request may take, and the rest of it with all that is to be done. No less
-/// than a transaction.
+/// How long the head of a request may take, and its body.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How many connections there may be at a time; others wait. Each open page is one.
-const CONNECTIONS: u32 = 500;
+const CONNECTIONS: u32 = 200;
 
 /// The largest body of a request, in bytes.
 const BODY_MAX: usize = 16 * 1024;
@@ -255,7 +255,6 @@ pub fn router(
         .method_not_allowed_fallback(async || {
             Refusal(StatusCode::METHOD_NOT_ALLOWED, "this cannot be done here".to_owned())
         })
-        .layer(DefaultBodyLimit::max(BODY_MAX))
         .layer(from_fn_with_state(Arc::clone(service), from_our_pages))
         .with_state(Arc::clone(service))
 }
@@ -268,10 +267,10 @@ async fn from_our_pages(
     next: Next,
 ) -> Response {
     let mut response = match is_ours(request.headers(), &service.hosts) {
-        true => timeout(PATIENCE, next.run(request)).await.unwrap_or_else(|_| {
-            let message = "this took too long".to_owned();
-            Refusal(StatusCode::REQUEST_TIMEOUT, message).into_response()
-        }),
+        true => match whole(request).await {
+            Ok(request) => next.run(request).await,
+            Err(refusal) => refusal.into_response(),
+        },
         false => {
             let message = "this is for pages from here only: see the README".to_owned();
             Refusal(StatusCode::FORBIDDEN, message).into_response()
@@ -280,6 +279,22 @@ async fn from_our_pages(
     let content = HeaderValue::from_static(CONTENT);
     response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, content);
     response
+}
+
+/// The request with its body, which must not be large, nor take long.
+async fn whole(request: Request) -> Result<Request, Refusal> {
+    let (head, body) = request.into_parts();
+    match timeout(PATIENCE, to_bytes(body, BODY_MAX)).await {
+        Ok(Ok(body)) => Ok(Request::from_parts(head, body.into())),
+        Ok(Err(_)) => Err(Refusal(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the body is broken, or has more than {BODY_MAX} bytes"),
+        )),
+        Err(_) => Err(Refusal(
+            StatusCode::REQUEST_TIMEOUT,
+            "the rest of the request did not come".to_owned(),
+        )),
+    }
 }
 
 /// The host is this machine, an address, or one of these names: any other name can be made to point
@@ -355,7 +370,7 @@ async fn serve(listener: TcpListener, router: Router, ending: CancellationToken)
             () = ending.cancelled() => break,
         };
         let Ok((socket, _)) = accepted else {
-            sleep(Duration::from_secs(1)).await; // this machine has no more of them for now
+            sleep(Duration::from_millis(100)).await; // the machine has no more of them for now
             continue;
         };
         let service = TowerToHyperService::new(router.clone());
@@ -371,6 +386,7 @@ async fn serve(listener: TcpListener, router: Router, ending: CancellationToken)
             let _ = connection.await; // whoever asked is gone, or has the answer
         });
     }
+    drop(listener);
     // All of them are back when no connection is left. Not for ever: somebody may not read.
     let _ = timeout(GRACE, connections.acquire_many(CONNECTIONS)).await;
 }

@@ -2,7 +2,7 @@
 
 use std::env;
 
-use anyhow::{anyhow, ensure};
+use anyhow::{Context, anyhow, ensure};
 use lapin::uri::AMQPUri;
 
 /// The address of RabbitMQ: the environment variable `AMQP_URL`, or else the user `guest` at the
@@ -15,8 +15,14 @@ pub fn amqp_url() -> String {
 
 /// The address of MySQL: the environment variable `MYSQL_URL`, or else the user `guest` and the
 /// database `test` at the default port of this machine.
-pub fn mysql_url() -> String {
-    variable("MYSQL_URL", "mysql://guest:guest@localhost:3306/test")
+///
+/// # Errors
+///
+/// [`MYSQL_FORM`], if a part of the password would be taken for the database.
+pub fn mysql_url() -> anyhow::Result<String> {
+    let url = variable("MYSQL_URL", "mysql://guest:guest@localhost:3306/test");
+    ensure!(host(&url).is_some(), MYSQL_FORM);
+    Ok(url)
 }
 
 /// What to say of a `MYSQL_URL` that cannot be read. Its text is not repeated: nobody knows where
@@ -40,13 +46,18 @@ fn variable(name: &str, default: &str) -> String {
 pub fn parse(url: &str) -> anyhow::Result<AMQPUri> {
     const FORM: &str = "AMQP_URL must be amqp://user:password@host:port/vhost (or amqps://), with \
                         characters other than letters and digits percent-encoded";
-    // Where the host ends, by the rules of URLs. An `@` behind it belongs to a password.
-    let host = url.split_once("://").map_or("", |(_, rest)| rest);
-    let (host, rest) = host.split_at(host.find(['/', '?', '#']).unwrap_or(host.len()));
-    ensure!(!host.is_empty() && !rest.contains('@'), "{FORM}");
+    let host = host(url).context(FORM)?;
     // lapin 4.12 would connect to `localhost` instead.
     ensure!(!host.contains('['), "{FORM}, and a name instead of an IPv6 address");
-    url.parse().map_err(|cause| anyhow!("AMQP_URL: {cause}. {FORM}"))
+    url.parse().map_err(|_| anyhow!(FORM)) // the cause may repeat the text
+}
+
+/// The user, the password, the host and the port. They end where the rules of URLs say so: an `@`
+/// behind that belongs to a password, and there is none then.
+fn host(url: &str) -> Option<&str> {
+    let (scheme, rest) = url.split_once("://")?;
+    let (host, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    (!host.is_empty() && !scheme.contains(':') && !rest.contains('@')).then_some(host)
 }
 
 /// The URL as it may be shown: without the password.
@@ -72,7 +83,14 @@ mod tests {
 
     #[test]
     fn an_error_does_not_repeat_the_url() {
-        for url in ["", "secret", "amqp://", "amqp://guest:top/secret@localhost", "http://secret"] {
+        for url in [
+            "",
+            "secret",
+            "amqp://",
+            "amqp://guest:top/secret@localhost",
+            "http://secret",
+            "url:amqp://guest:secret@localhost",
+        ] {
             let error = parse(url).unwrap_err().to_string();
             assert!(error.contains("AMQP_URL must be amqp://"), "{error}");
             assert!(!error.contains("secret"), "{error}");

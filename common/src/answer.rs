@@ -90,7 +90,7 @@ pub async fn patience(connection: &Connection) {
     let mut answers = ANSWERS.load(Relaxed);
     while waited < PATIENCE {
         sleep(STEP).await;
-        if !connection.status().blocked() {
+        if !(connection.status().blocked() && connection.status().connected()) {
             waited += STEP;
         }
         if answers != ANSWERS.load(Relaxed) {

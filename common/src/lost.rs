@@ -98,10 +98,8 @@ async fn exists(connection: &Connection, queue: &str) -> Option<bool> {
     };
     match timeout(PATIENCE, asked).await.ok()? {
         Ok(_) => Some(true),
-        Err(error) => match error.kind() {
-            ErrorKind::ProtocolError(reply) if reply.get_id() == 404 => Some(false),
-            _ => None,
-        },
+        // Another 404 says that the queue is down.
+        Err(error) => error.to_string().contains("no queue").then_some(false),
     }
 }
 

@@ -59,7 +59,11 @@ pub async fn supervise(
         let why = match &result {
             // It has let us do it before: somebody is changing the user, or its permissions.
             Err(error) if again && is_refused(error) => Some("RabbitMQ refuses access"),
-            Err(error) => mendable(&connection, error).await,
+            Err(error) => tokio::select! {
+                biased; // most errors are known at once
+                why = mendable(&connection, error) => why,
+                () = stop.cancelled() => return Ok(()),
+            },
             Ok(()) => None,
         };
         let Some(why) = why else {

@@ -62,7 +62,7 @@ async fn main() -> ExitCode {
 async fn run(args: Args) -> anyhow::Result<()> {
     let mut receiver = Receiver {
         args,
-        table: Table::open(&mysql_url()).await?,
+        table: Table::open(&mysql_url()?).await?,
         total: Count::default(),
         shown: Count::default(),
         begin: None,

@@ -85,7 +85,9 @@ async fn run(args: Args) -> anyhow::Result<()> {
     service.refresh().await; // to be known should MySQL go away
 
     // The other service is near: it is asked directly, whatever proxy this machine uses.
+    // It closes a connection that was idle for 20 seconds; we must not use one at that moment.
     let client = reqwest::Client::builder().timeout(Duration::from_secs(4)).no_proxy();
+    let client = client.pool_idle_timeout(Duration::from_secs(10));
     let url = Url::parse(&format!("{}/api/user", args.admin.trim_end_matches('/')));
     let url = url.ok().filter(|url| ["http", "https"].contains(&url.scheme()));
     let url = url.context("ADMIN_URL is not an address like http://localhost:8000")?;

@@ -10,7 +10,6 @@ mod all_readmes;
 
 mod commands;
 mod connection;
-mod copy;
 mod failures;
 mod hello;
 mod manifests;
@@ -23,4 +22,5 @@ mod publish_subscribe;
 mod restarts;
 mod routing;
 mod services;
+mod starter;
 mod work_queues;
