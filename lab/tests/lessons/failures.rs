@@ -144,10 +144,14 @@ async fn orders_are_stored_while_others_cannot_be_put_aside() {
 
 /// Waits until it has stored an order and put one aside, each three times, and stops it.
 fn finish(receiver: Terminal, last: &str) {
-    let mut dead = 0;
-    while dead < 3 {
+    let (mut stored, mut dead) = (0, 0);
+    while stored < 3 || dead < 3 {
         let line = receiver.line().unwrap();
         dead += u32::from(line.starts_with(" [!] Cannot store the order ``: no message id"));
+        if let Some(rest) = line.strip_prefix(" [x] Stored ") {
+            // or "the order of", if it is one
+            stored += rest.split(' ').next().unwrap().parse().unwrap_or(1);
+        }
     }
     stop(receiver, last);
 }

@@ -470,7 +470,7 @@ async fn receive_orders_waits_for_mysql() {
     // it takes no orders for now: none of them is at fault
     let operator = mysql.replace("guest:guest", "operator:operator");
     let mut operator = Conn::from_url(&operator).await.unwrap();
-    let mut stored = 5; // with the one below
+    let (mut stored, mut known) = (5, 0); // with the one below
     for [begin, end] in refusals(&mut operator, "test").await {
         if operator.query_drop(begin).await.is_err() {
             continue;
@@ -487,7 +487,11 @@ async fn receive_orders_waits_for_mysql() {
             line = receiver.line().unwrap();
         }
         assert_eq!(line, " [!] MySQL is back");
-        receiver.expect(&format!(" [x] Stored the order of {ONE}"));
+        // the end of the connection may have hidden that it was stored
+        match &*receiver.line().unwrap() {
+            line if line.ends_with("known already: 1") => known += 1,
+            line => assert_eq!(line, format!(" [x] Stored the order of {ONE}")),
+        }
         stored += 1;
     }
 
@@ -516,7 +520,7 @@ async fn receive_orders_waits_for_mysql() {
     servers.instance.stop(Service::Mysql, true).unwrap();
     lines("send-order", &["2"], &amqp);
     receiver.line().unwrap();
-    assert_eq!(stop(receiver), [stored, 0, 0]);
+    assert_eq!(stop(receiver), [stored - known, known, 0]);
     servers.instance.start(&[Service::Mysql], &Tasks::quiet()).unwrap();
     let receiver = Terminal::run_with("receive-orders", &NONE, (&amqp, &mysql));
     receiver.expect(WAITING);

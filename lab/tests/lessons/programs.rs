@@ -99,18 +99,21 @@ async fn a_queue_that_is_deleted_while_a_program_sends() {
     let url = vhost("deleted_under_it");
     let tasks: Vec<String> = (0..100_000).map(|number| number.to_string()).collect();
     let each = [&["--each".to_owned()], &tasks[..]].concat();
-    for (program, arguments, queue, error) in [
+    for (program, arguments, queue, errors) in [
         (
             "new-task",
             &each[..],
             "task_queue",
-            "Error: NO_ROUTE: the queue `task_queue` is gone; the task came back",
+            &[
+                "Error: NO_ROUTE: the queue `task_queue` is gone; the task came back",
+                "Error: the broker did not take the task: Nack(None)", // it is just being deleted
+            ][..],
         ),
         (
             "request-orders",
             &["10000000".to_owned()],
             "orders",
-            "Error: an order came back: was the queue `orders` deleted?",
+            &["Error: an order came back: was the queue `orders` deleted?"],
         ),
     ] {
         let sender = Terminal::run(program, arguments, &url);
@@ -121,7 +124,8 @@ async fn a_queue_that_is_deleted_while_a_program_sends() {
         wait_until(LIMIT, some).unwrap();
         rabbitmqctl(shared(), &["delete_queue", "-p", "deleted_under_it", queue]);
         let (lines, status) = sender.finish();
-        assert_eq!((lines.last().unwrap().as_str(), status.code()), (error, Some(1)));
+        assert!(errors.contains(&lines.last().unwrap().as_str()), "{:?}", lines.last());
+        assert_eq!(status.code(), Some(1));
     }
 }
 
