@@ -16,7 +16,7 @@ use crate::servers::{Instance, Ports};
 use crate::terminal::Terminal;
 
 /// How long a terminal may take for its next line, and a program for its end.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// Tells the lab that it is run by a README that is played, and where the servers of that are.
 pub const INSTANCE: &str = "LAB_INSTANCE";

@@ -34,7 +34,7 @@ pub const AGAIN: &str = " [!] Connected again";
 pub const NONE: [&str; 0] = [];
 
 /// How long anything may take that takes milliseconds on an idle machine.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(120);
 
 pub fn lab() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_lab"))
@@ -202,7 +202,7 @@ pub fn queues(url: &str) -> Vec<String> {
 }
 
 /// A RabbitMQ that tests may stop and kill, with the queues `hello` and `task_queue`, both empty;
-/// one test at a time. There are three of them, so that most tests need not wait for others.
+/// one test at a time. There are two of them, so that most tests need not wait for others.
 pub fn breakable() -> MutexGuard<'static, Servers> {
     fn start() -> Mutex<Servers> {
         let servers = Servers::start(&[Service::Rabbitmq]);
@@ -217,9 +217,9 @@ pub fn breakable() -> MutexGuard<'static, Servers> {
         thread::sleep(Duration::from_secs(1));
         Mutex::new(servers)
     }
-    static BREAKABLE: [LazyLock<Mutex<Servers>>; 3] = [const { LazyLock::new(start) }; 3];
+    static BREAKABLE: [LazyLock<Mutex<Servers>>; 2] = [const { LazyLock::new(start) }; 2];
     static NEXT: AtomicUsize = AtomicUsize::new(0);
-    let next = &BREAKABLE[NEXT.fetch_add(1, Ordering::Relaxed) % 3];
+    let next = &BREAKABLE[NEXT.fetch_add(1, Ordering::Relaxed) % 2];
     let servers = next.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     // whatever the test before has left
     servers.instance.start(&[Service::Rabbitmq], &Tasks::quiet()).unwrap();
