@@ -99,21 +99,18 @@ async fn a_queue_that_is_deleted_while_a_program_sends() {
     let url = vhost("deleted_under_it");
     let tasks: Vec<String> = (0..100_000).map(|number| number.to_string()).collect();
     let each = [&["--each".to_owned()], &tasks[..]].concat();
-    for (program, arguments, queue, errors) in [
+    for (program, arguments, queue, error) in [
         (
             "new-task",
             &each[..],
             "task_queue",
-            &[
-                "Error: NO_ROUTE: the queue `task_queue` is gone; the task came back",
-                "Error: the broker did not take the task: Nack(None)", // it is just being deleted
-            ][..],
+            "Error: NO_ROUTE: the queue `task_queue` is gone; the task came back",
         ),
         (
             "request-orders",
             &["10000000".to_owned()],
             "orders",
-            &["Error: an order came back: was the queue `orders` deleted?"],
+            "Error: an order came back: was the queue `orders` deleted?",
         ),
     ] {
         let sender = Terminal::run(program, arguments, &url);
@@ -122,10 +119,12 @@ async fn a_queue_that_is_deleted_while_a_program_sends() {
         let path = format!("queues/deleted_under_it/{queue}");
         let some = || shared().management().get(&path).unwrap()["messages"].as_u64() > Some(0);
         wait_until(LIMIT, some).unwrap();
+        // Or else the broker refuses what is just on its way, and nothing is sent after that.
+        sender.signal(Signal::SIGSTOP);
         rabbitmqctl(shared(), &["delete_queue", "-p", "deleted_under_it", queue]);
+        sender.signal(Signal::SIGCONT);
         let (lines, status) = sender.finish();
-        assert!(errors.contains(&lines.last().unwrap().as_str()), "{:?}", lines.last());
-        assert_eq!(status.code(), Some(1));
+        assert_eq!((lines.last().unwrap().as_str(), status.code()), (error, Some(1)));
     }
 }
 
