@@ -71,8 +71,21 @@ pub fn play(
 
 impl<'a> Player<'a> {
     fn steps(&mut self) -> Result<()> {
-        let readme = self.readme;
-        for (index, step) in readme.steps.iter().enumerate() {
+        let mut steps = Vec::new();
+        let mut version = None;
+        for step in &self.readme.steps {
+            if let Some(condition) = step.condition {
+                let version = match version {
+                    Some(version) => version,
+                    None => *version.insert(self.instance.management().version()?),
+                };
+                if !condition.holds(version) {
+                    continue; // the page says that it is for other servers
+                }
+            }
+            steps.push(step);
+        }
+        for (index, step) in steps.iter().enumerate() {
             let terminal = step.terminal.as_str();
             match &step.action {
                 Action::Heading(title) => self.heading = Some(title),
@@ -89,7 +102,7 @@ impl<'a> Player<'a> {
                 Action::Expect(expected) => self.expect(step, expected)?,
             }
             // What the README does not go on with must end by itself.
-            let mut later = readme.steps[index + 1..].iter();
+            let mut later = steps[index + 1..].iter();
             let next = later.find(|later| {
                 later.terminal == terminal && !matches!(later.action, Action::Heading(_))
             });

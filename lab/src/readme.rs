@@ -20,6 +20,32 @@ pub struct Step {
     pub action: Action,
     /// Whether this is the last line of its block.
     pub ends_block: bool,
+    /// The servers that its block is for; any, if there is none.
+    pub condition: Option<Condition>,
+}
+
+/// `if="rabbitmq >= 4.3"` or `if="rabbitmq < 4.3"` behind `console`: a block for such servers only.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Condition {
+    newer: bool,
+    /// Major and minor.
+    version: (u32, u32),
+}
+
+impl Condition {
+    fn parse(text: &str) -> Option<Self> {
+        let (newer, version) = match text.strip_prefix("rabbitmq >= ") {
+            Some(version) => (true, version),
+            None => (false, text.strip_prefix("rabbitmq < ")?),
+        };
+        let (major, minor) = version.split_once('.')?;
+        Some(Self { newer, version: (major.parse().ok()?, minor.parse().ok()?) })
+    }
+
+    /// Whether a RabbitMQ of this major and minor version is one of those.
+    pub fn holds(&self, version: (u32, u32)) -> bool {
+        (version >= self.version) == self.newer
+    }
 }
 
 #[derive(Debug, PartialEq)]
@@ -94,22 +120,31 @@ impl Readme {
     }
 
     fn step(&mut self, line: usize, terminal: &str, action: Action) {
-        self.steps.push(Step { line, terminal: terminal.to_owned(), action, ends_block: false });
+        let (terminal, ends_block) = (terminal.to_owned(), false);
+        self.steps.push(Step { line, terminal, action, ends_block, condition: None });
     }
 
     fn block(&mut self, first: usize, info: &str, code: &str) -> Result<()> {
         let (language, rest) = info.split_once(' ').unwrap_or((info, ""));
         match language {
             "console" => {
-                let title = match rest.trim() {
-                    "" => MAIN_TERMINAL,
-                    rest => rest
-                        .strip_prefix("title=\"")
-                        .and_then(|rest| rest.strip_suffix('"'))
-                        .with_context(|| {
-                        format!("{}: not a title: {rest}", self.at(first - 1))
-                    })?,
-                };
+                let (mut title, mut condition) = (MAIN_TERMINAL, None);
+                let mut rest = rest.trim();
+                while !rest.is_empty() {
+                    let attribute = rest.split_once("=\"").and_then(|(name, behind)| {
+                        let (value, behind) = behind.split_once('"')?;
+                        rest = behind.trim_start();
+                        Some((name, value))
+                    });
+                    match attribute {
+                        Some(("title", value)) => title = value,
+                        Some(("if", value)) => condition = Some(Condition::parse(value)),
+                        _ => bail!("{}: not title=\"...\", not if=\"...\"", self.at(first - 1)),
+                    }
+                }
+                if condition == Some(None) {
+                    bail!("{}: not `rabbitmq >= 4.3` or the like", self.at(first - 1));
+                }
                 for (index, text) in code.lines().enumerate() {
                     let line = first + index;
                     let action = match text.strip_prefix("$ ") {
@@ -124,6 +159,9 @@ impl Readme {
                         bail!("{}: nothing runs in the terminal `{title}` yet", self.at(line));
                     }
                     self.step(line, title, action);
+                    if let Some(step) = self.steps.last_mut() {
+                        step.condition = condition.flatten();
+                    }
                 }
                 if let Some(step) = self.steps.last_mut() {
                     step.ends_block = true;
@@ -212,7 +250,19 @@ pub fn matches(expected: &str, line: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::matches;
+    use super::{Condition, matches};
+
+    #[test]
+    fn conditions() {
+        let holds = |text, version| Condition::parse(text).unwrap().holds(version);
+        assert!(holds("rabbitmq >= 4.3", (4, 3)));
+        assert!(holds("rabbitmq >= 4.3", (4, 10)));
+        assert!(!holds("rabbitmq >= 4.3", (3, 13)));
+        assert!(holds("rabbitmq < 4.3", (3, 10)));
+        assert!(!holds("rabbitmq < 4.3", (4, 3)));
+        assert_eq!(Condition::parse("rabbitmq > 4.3"), None);
+        assert_eq!(Condition::parse("mysql >= 4.3"), None);
+    }
 
     #[test]
     fn wildcards() {

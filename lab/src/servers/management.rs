@@ -1,6 +1,6 @@
 //! RabbitMQ's management plugin: <https://www.rabbitmq.com/docs/http-api-reference>.
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use serde_json::Value;
 use ureq::Agent;
@@ -17,6 +17,17 @@ impl Management {
     pub fn get(&self, path: &str) -> Result<Value> {
         let request = agent().get(self.url(path)).header("Authorization", self.authorization());
         Ok(serde_json::from_str(&request.call()?.body_mut().read_to_string()?)?)
+    }
+
+    /// The version of RabbitMQ: major and minor.
+    pub fn version(&self) -> Result<(u32, u32)> {
+        let overview = self.get("overview")?;
+        let version = overview["rabbitmq_version"].as_str().context("it tells no version")?;
+        let mut numbers = version.split('.').map(str::parse);
+        match (numbers.next(), numbers.next()) {
+            (Some(Ok(major)), Some(Ok(minor))) => Ok((major, minor)),
+            _ => bail!("not a version: {version}"),
+        }
     }
 
     /// Creates what has no properties, a virtual host for instance.
