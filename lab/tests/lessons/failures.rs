@@ -273,6 +273,41 @@ connection.close()";
     assert_eq!(lines.last().map(String::as_str), Some(last), "{lines:#?}");
 }
 
+/// lapin reads headers that are nested with a function that calls itself: deep ones overflow its
+/// stack, and the program is aborted. A larger stack can hold them.
+#[test]
+fn headers_that_are_nested_deep_need_a_larger_stack() {
+    let url = vhost("nested");
+    lines("receive-get", &NONE, &url); // declares the queue
+    let nested = "import os, pika, struct
+table = b''
+for _ in range(4000):
+    table = b'\\x01aF' + struct.pack('>I', len(table)) + table
+table = struct.pack('>I', len(table)) + table
+plain = pika.data.encode_table
+def encode_table(pieces, value):
+    if 'nested' not in value:
+        return plain(pieces, value)
+    pieces.append(table)
+    return len(table)
+pika.data.encode_table = encode_table
+connection = pika.BlockingConnection(pika.URLParameters(os.environ['AMQP_URL']))
+channel = connection.channel()
+channel.confirm_delivery()
+nested = pika.BasicProperties(headers={'nested': True})
+channel.basic_publish('', 'hello', b'nested', nested)
+connection.close()";
+    assert!(pika(&["-c", nested], &url).finish().1.success());
+    lines("send", &["next"], &url);
+    let mut receive = std::process::Command::new(crate::support::program("receive"));
+    receive.env("AMQP_URL", &url).env("RUST_MIN_STACK", "400000000");
+    let receive = Terminal::start(receive);
+    receive.expect(WAITING);
+    receive.expect(" [x] Received nested");
+    receive.expect(" [x] Received next");
+    receive.stop();
+}
+
 /// A broker that takes what it is sent and answers nothing.
 #[test]
 fn a_silent_broker_is_not_waited_for_for_ever() {
