@@ -1,4 +1,4 @@
-//! Lessons 2 to 6 all at once, while everything they use is broken at random: nothing may be lost,
+//! Lessons 2 to 7 all at once, while everything they use is broken at random: nothing may be lost,
 //! and nothing doubled. `cargo lab faults` does it for ten minutes, `cargo lab test` until each
 //! fault has come once.
 //!
@@ -58,7 +58,7 @@ fn nothing_is_lost_and_nothing_is_doubled() -> Result<()> {
     let seed = variable("LAB_SEED").unwrap_or_else(|| fastrand::u64(..));
     let minutes = variable("LAB_MINUTES").map(|minutes: f64| 60.0 * minutes);
     let length = minutes.map_or(SHORT, Duration::from_secs_f64);
-    let world = world()?;
+    let world = world(seed)?;
     say(format!("Seed: {seed}"))?;
     let task = world.tasks.start("Breaking things");
     let done = thread::scope(|scope| {
@@ -91,7 +91,7 @@ fn nothing_is_lost_and_nothing_is_doubled() -> Result<()> {
 }
 
 /// Servers of our own, and what is to run with them.
-fn world() -> Result<World> {
+fn world(seed: u64) -> Result<World> {
     let tasks = Tasks::default();
     crate::shared::compile_lessons(&tasks)?;
     let folder = Instance::temporary_folder();
@@ -107,7 +107,7 @@ fn world() -> Result<World> {
     );
     let instance = Instance::temporary(folder, backend)?;
     instance.start(&Service::ALL, &tasks)?;
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults");
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("faults-{seed}"));
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder)?;
     let world = World {
@@ -220,7 +220,9 @@ fn waiting(world: &World) -> Result<String> {
     for vhost in ["/", PYTHON] {
         let list = ["list_queues", "--vhost", vhost, "--no-table-headers"];
         let queues = world.rabbitmqctl(&[&list[..], &["messages", "name"]].concat())?;
-        let there = |line: &&str| !line.starts_with("0\t") && !line.ends_with("\torders.dead");
+        let kept = ["\torders.dead", "\tjobs.parked"];
+        let there =
+            |line: &&str| !line.starts_with("0\t") && !kept.iter().any(|kept| line.ends_with(kept));
         for queue in queues.lines().filter(there) {
             waiting += &format!("{queue} in {vhost}; ");
         }
@@ -238,14 +240,16 @@ fn rows(world: &World) -> Result<(Vec<Row>, Vec<Row>)> {
         (SELECT COUNT(*) FROM test_main.likes WHERE product_id = main.id), main.likes, admin.likes
         FROM test_main.products AS main JOIN test_admin.products AS admin ON admin.id = main.id";
     let likes = world.query(likes)?;
-    let dead = world.dead_orders()?;
+    let [dead, parked] = [world.bodies("orders.dead")?, world.bodies("jobs.parked")?];
     let tally = world.tally();
     let mut ours = vec![tally.tasks.row()];
     let names = ["03 logs", "04 logs, direct", "04 logs, topic", "04 logs, headers"];
     ours.extend(tally.logs.iter().zip(names).map(|(logs, name)| logs.row(name)));
     ours.push(tally.orders.row("05 orders", ORDERS, &orders("test")?));
-    ours.push(bad(&tally.bad, &dead));
+    ours.push(bad("05 orders that cannot be stored", &tally.bad, &dead));
     ours.push(tally.likes.row(&likes));
+    ours.push(tally.jobs.row());
+    ours.push(bad("07 jobs that cannot be read", &tally.jobs.bad, &parked));
     let mut others = Vec::new();
     if tally.python.sent > 0 {
         let what = "orders, a consumer in Python as in the document";

@@ -55,6 +55,7 @@ pub enum Role {
     Logs(usize),
     Store,
     Serve,
+    Jobs,
     /// To compare with.
     Other,
 }
@@ -83,6 +84,11 @@ pub fn programs(instance: &Instance, folder: &Path, tasks: &Tasks) -> Result<Vec
         ("receive-orders 2", Role::Store, broken),
         ("admin", Role::Serve, &["--users", "4000000000"]),
         ("main", Role::Serve, &[]),
+        ("submit-job", Role::Send, &[]),
+        ("submit-job --fails", Role::Send, &["--fails", "1"]),
+        ("submit-job --unreadable", Role::Send, &["--unreadable"]),
+        ("run-jobs 1", Role::Jobs, &[]),
+        ("run-jobs 2", Role::Jobs, &["--at-once", "5"]),
     ] {
         let command = lesson(name, instance.amqp_url(), arguments);
         programs.push(Program::new(name, role, command, folder)?);
@@ -119,6 +125,10 @@ impl World {
         let emitters: Result<Vec<_>> = LOGS.iter().map(|logs| self.program(logs.0)).collect();
         let emitters = emitters?;
         scope.spawn(move || self.send_logs(&emitters));
+        let names = ["submit-job", "submit-job --fails", "submit-job --unreadable"];
+        let submit: Result<Vec<_>> = names.iter().map(|name| self.program(name)).collect();
+        let submit = submit?;
+        scope.spawn(move || self.send_jobs(&submit));
         let request = self.program("request-orders")?;
         scope.spawn(|| self.send_orders(request, ORDERS));
         if let Ok(feed) = self.program(PYTHON_FEED) {
@@ -152,6 +162,20 @@ impl World {
                 }
                 pause(sent);
             }
+        }
+    }
+
+    /// Of three jobs one fails at first, and one cannot be read.
+    fn send_jobs(&self, submit: &[&Program]) {
+        for number in (0..).take_while(|_| self.sending()) {
+            let kind = number as usize % 3;
+            let job = if kind == 2 { format!("bad {number}") } else { number.to_string() };
+            let sent = submit[kind].send(self, &job).0;
+            if sent {
+                let jobs = &mut self.tally().jobs;
+                if kind == 2 { &mut jobs.bad } else { &mut jobs.sent }.insert(number);
+            }
+            pause(sent);
         }
     }
 
@@ -225,15 +249,15 @@ impl World {
         Ok(connection.close(200, "Goodbye".into()).await?)
     }
 
-    /// The bodies of the messages in `orders.dead`, which is empty then.
-    pub fn dead_orders(&self) -> Result<Vec<String>> {
+    /// The bodies of the messages in a queue, which is empty then.
+    pub fn bodies(&self, queue: &str) -> Result<Vec<String>> {
         self.runtime.block_on(async {
             let url = self.instance.amqp_url();
             let connection = Connection::connect(&url, ConnectionProperties::default()).await?;
             let channel = connection.create_channel().await?;
             let mut bodies = Vec::new();
             let options = BasicGetOptions { no_ack: true };
-            while let Some(message) = channel.basic_get("orders.dead".into(), options).await? {
+            while let Some(message) = channel.basic_get(queue.into(), options).await? {
                 bodies.push(String::from_utf8_lossy(&message.data).into_owned());
             }
             connection.close(200, "Goodbye".into()).await?;
@@ -314,6 +338,12 @@ impl Role {
                     && let Some(number) = task.take()
                 {
                     tasks.entry(number).or_default().done = true;
+                }
+            }
+            (Self::Jobs, Some(line)) => {
+                let job = line.strip_prefix(" [x] ").and_then(|line| line.split_once(": done "));
+                if let Some(number) = job.and_then(|(name, _)| name.parse().ok()) {
+                    *tally.jobs.done.entry(number).or_default() += 1;
                 }
             }
             (Self::Store, Some(line)) => {

@@ -49,6 +49,16 @@ pub struct Likes {
     pub unsure: u64,
 }
 
+/// Lesson 7. A job has a number, and each attempt to submit one another number.
+#[derive(Default)]
+pub struct Jobs {
+    pub sent: BTreeSet<u64>,
+    /// How often a worker says that it has done a job.
+    pub done: BTreeMap<u64, u64>,
+    /// Those that nobody can read.
+    pub bad: BTreeSet<u64>,
+}
+
 #[derive(Default)]
 pub struct Tally {
     pub tasks: Tasks,
@@ -59,6 +69,7 @@ pub struct Tally {
     /// Those for the consumer in Python.
     pub python: Orders,
     pub likes: Likes,
+    pub jobs: Jobs,
     /// What no program of ours should do, whatever is broken.
     pub wrong: Vec<String>,
 }
@@ -95,10 +106,11 @@ impl Tally {
     pub fn show(&self, task: &Task) {
         let logs: usize = self.logs.iter().map(|logs| logs.sent.len()).sum();
         task.say(&format!(
-            "sent {} tasks, {logs} log lines, {} orders, {} likes",
+            "sent {} tasks, {logs} log lines, {} orders, {} likes, {} jobs",
             self.tasks.sent.len(),
             self.orders.sent,
-            self.likes.answered
+            self.likes.answered,
+            self.jobs.sent.len()
         ));
     }
 }
@@ -156,10 +168,10 @@ impl Orders {
     }
 }
 
-/// The orders that nobody can store, with what there is in `orders.dead`: each of them at least
-/// once, and nothing else.
-pub fn bad(sent: &BTreeSet<u64>, dead: &[String]) -> Row {
-    let mut row = Row::new("05 orders that cannot be stored", sent.len() as u64);
+/// What nobody can store or read, with what was put aside: each of them at least once, and nothing
+/// else.
+pub fn bad(what: &'static str, sent: &BTreeSet<u64>, dead: &[String]) -> Row {
+    let mut row = Row::new(what, sent.len() as u64);
     let mut times = BTreeMap::<u64, u64>::new();
     for body in dead {
         match body.strip_prefix("bad ").and_then(|number| number.parse().ok()) {
@@ -168,10 +180,21 @@ pub fn bad(sent: &BTreeSet<u64>, dead: &[String]) -> Row {
         }
     }
     for number in sent.iter().filter(|number| !times.contains_key(number)) {
-        row.compare(&format!("bad order {number}"), 1, 0);
+        row.compare(&format!("{what}: {number}"), 1, 0);
     }
     row.again = Some(times.into_values().map(|times| times - 1).sum());
     row
+}
+
+impl Jobs {
+    pub fn row(&self) -> Row {
+        let mut row = Row::new("07 jobs", self.sent.len() as u64);
+        for number in self.sent.iter().filter(|number| !self.done.contains_key(number)) {
+            row.compare(&format!("job {number}"), 1, 0);
+        }
+        row.again = Some(self.done.values().map(|times| times - 1).sum());
+        row
+    }
 }
 
 impl Likes {
