@@ -33,12 +33,13 @@ pub enum Ends {
 }
 
 impl Job {
-    /// One attempt at the job; `attempt` is 1 the first time.
+    /// One attempt at the job; `attempt` is 1 the first time. If the cause is `mended`, it does not
+    /// fail.
     ///
     /// # Errors
     ///
     /// It has failed, and may do better later.
-    pub async fn run(&self, attempt: u32) -> anyhow::Result<()> {
+    pub async fn run(&self, attempt: u32, mended: bool) -> anyhow::Result<()> {
         // Here a program of yours calls a payment service or a mail server. Give the call a time
         // limit; and if it computes for seconds, put it into `tokio::task::spawn_blocking`.
         sleep(Duration::from_secs(self.seconds.into())).await;
@@ -51,7 +52,7 @@ impl Job {
                 process::exit(1);
             }
         };
-        ensure!(well, "the service does not answer");
+        ensure!(well || mended, "the service does not answer");
         Ok(())
     }
 }

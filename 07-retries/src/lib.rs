@@ -126,14 +126,16 @@ pub fn returned(properties: &BasicProperties) -> u32 {
 ///
 /// Left out is what must not be said again: an expiration of its own, the user who sent it, other
 /// queues to copy it to (`CC`), and what RabbitMQ has written: headers that begin with `x-`.
-/// Nothing if it has so many headers that there is no room for ours.
-pub fn failed(job: &Delivery, attempts: u32, reason: &str) -> Option<BasicProperties> {
-    // A client sends the headers of a message in one frame, of 128 KiB here. Their text for
-    // programmers is longer than they are.
+pub fn failed(job: &Delivery, attempts: u32, reason: &str) -> BasicProperties {
+    // All headers of a message are in one frame, of 128 KiB here, and RabbitMQ will add its own. A
+    // frame that becomes too large is one that lapin cannot read. (The text for programmers is
+    // longer than the headers are.)
     const ROOM: usize = 100_000;
+    let mut reason: String = reason.chars().take(200).collect();
     let mut headers = kept(&job.properties);
     if format!("{headers:?}").len() > ROOM {
-        return None;
+        headers = FieldTable::default();
+        reason += " (its headers were too large to be kept)";
     }
     let since = match header(&job.properties, "first-failure") {
         Some(AMQPValue::Timestamp(time)) => *time,
@@ -142,15 +144,18 @@ pub fn failed(job: &Delivery, attempts: u32, reason: &str) -> Option<BasicProper
     headers.insert("attempts".into(), AMQPValue::LongUInt(attempts));
     headers.insert("first-failure".into(), AMQPValue::Timestamp(since));
     headers.insert("reason".into(), AMQPValue::LongString(reason.into()));
-    Some(anew(&job.properties, headers))
+    anew(&job.properties, headers)
 }
 
 /// The properties of a job whose attempts begin from the start.
 pub fn fresh(properties: &BasicProperties) -> BasicProperties {
-    let headers = kept(properties).inner().clone();
-    let ours = ["attempts", "first-failure", "reason"];
-    let headers = headers.into_iter().filter(|(name, _)| !ours.contains(&name.as_str()));
-    anew(properties, FieldTable::from(headers.collect::<std::collections::BTreeMap<_, _>>()))
+    let mut headers = FieldTable::default();
+    for (name, value) in kept(properties).inner() {
+        if !["attempts", "first-failure", "reason"].contains(&name.as_str()) {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+    anew(properties, headers)
 }
 
 fn kept(properties: &BasicProperties) -> FieldTable {

@@ -54,7 +54,7 @@ enum Cmd {
         #[arg(long, conflicts_with = "names")]
         write: bool,
     },
-    /// Break servers and programs at random while lessons 2 to 6 run, and count lost messages
+    /// Break servers and programs at random while lessons 2 to 8 run, and count lost messages
     ///
     /// It kills and pauses programs and servers, closes connections, sets off alarms, locks tables
     /// and deletes users. Then it compares what was sent with what has arrived.

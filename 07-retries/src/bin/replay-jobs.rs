@@ -108,7 +108,7 @@ fn name(job: &BasicGetMessage) -> String {
 /// How often it was tried, how long ago it failed first, and why it is here.
 fn history(job: &BasicGetMessage) -> String {
     if limit_exceeded(&job.properties) {
-        return "its workers have died of it too often".to_owned();
+        return "RabbitMQ's delivery limit".to_owned();
     }
     let since = match header(&job.properties, "first-failure") {
         Some(AMQPValue::Timestamp(time)) => now().saturating_sub(*time),

@@ -38,6 +38,10 @@ struct Args {
     #[arg(long, value_enum, default_value_t = OnFailure::Retry)]
     on_failure: OnFailure,
 
+    /// The cause is mended: no job fails any more
+    #[arg(long)]
+    mended: bool,
+
     /// Die when a retry queue has taken a job, before the acknowledgement: see what happens
     #[arg(long)]
     die_before_ack: bool,
@@ -167,7 +171,7 @@ impl Worker<'_> {
             OnFailure::Nack | OnFailure::Reject => returned(&message.properties),
         };
         let attempt = before.saturating_add(1);
-        match job.run(attempt).await {
+        match job.run(attempt, self.args.mended).await {
             Ok(()) => {
                 say!(" [x] {name}: done at attempt {attempt}")?;
                 message.ack(BasicAckOptions::default()).await?;
@@ -230,13 +234,7 @@ impl Worker<'_> {
         attempts: u32,
         reason: &str,
     ) -> anyhow::Result<()> {
-        let reason: String = reason.chars().take(200).collect();
-        let Some(properties) = failed(message, attempts, &reason) else {
-            // The broker itself moves it to `jobs.parked`, as it is.
-            note!(" [!] Its headers are too large to be published again. It goes to jobs.parked");
-            message.nack(BasicNackOptions::default()).await?;
-            return Ok(());
-        };
+        let properties = failed(message, attempts, reason);
         publish(self.publisher, &self.retries, queue, &message.data, properties).await?;
         if self.args.die_before_ack {
             note!("Error: died before the acknowledgement");

@@ -20,6 +20,7 @@ mod peers;
 mod programs;
 mod publish_subscribe;
 mod restarts;
+mod retries;
 mod routing;
 mod services;
 mod starter;

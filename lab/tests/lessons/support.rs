@@ -319,7 +319,7 @@ impl Terminal {
         self.signal(Signal::SIGINT);
         let (lines, status) = self.finish();
         assert_eq!(status.code(), Some(0), "{status}");
-        let done = [" [*] Tasks done: ", " [*] Orders stored: "];
+        let done = [" [*] Tasks done: ", " [*] Orders stored: ", " [*] Jobs done: "];
         let is_done = |line: &String| done.iter().any(|done| line.starts_with(done));
         assert!(lines.iter().all(is_done), "{lines:#?}");
     }
@@ -380,7 +380,8 @@ impl Client {
         Self::connect_with(url, "orders.dead").await
     }
 
-    async fn connect_with(url: &str, queue: &str) -> Self {
+    /// With a queue that is there, or that is declared later.
+    pub async fn connect_with(url: &str, queue: &str) -> Self {
         let connection = Connection::connect(url, ConnectionProperties::default()).await.unwrap();
         let channel = connection.create_channel().await.unwrap();
         channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
