@@ -349,6 +349,13 @@ async fn a_policy_changes_a_pause() {
         let error = declared.await.unwrap_err().to_string();
         assert!(error.contains(answer), "{error}");
     }
+    // RabbitMQ has no such type, and says nothing.
+    let client = Client::connect_with(&url, "jobs").await;
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::ShortString("quorum".into()));
+    let options = QueueDeclareOptions::durable();
+    let error = client.channel.queue_declare("other".into(), options, arguments).await.unwrap_err();
+    assert!(matches!(error.kind(), lapin::ErrorKind::IOError(_)), "{error}");
 }
 
 #[test]

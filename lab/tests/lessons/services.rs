@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lab::process::wait_until;
 use lab::progress::Tasks;
@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
-    LIMIT, Servers, Terminal, change_password, database, end_connections, mysql, program,
+    LIMIT, Servers, Terminal, change_password, database, end_connections, lines, mysql, program,
     rabbitmqctl, refusals, shared, vhost, wait_for_messages,
 };
 
@@ -476,6 +476,32 @@ async fn events_are_applied_while_rabbitmq_takes_none() {
     rabbitmqctl(&test.instance, &["set_vm_memory_high_watermark", "0.4"]);
     wait_until(LIMIT, || waiting() == "0").unwrap();
     drop(admin);
+}
+
+/// Ten thousand events that wait leave together, and not one after the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_wait_leave_together() {
+    let mut test = Test::shared("together", 1).await;
+    test.admin.signal(Signal::SIGKILL); // the events wait in its queue
+    test.main.signal(Signal::SIGKILL);
+    wait_until(LIMIT, || test.main.has_ended()).unwrap();
+    let events = (0..10_000).map(|id| format!("('{id}', 'product_liked', '{{\"id\": 1}}')"));
+    let events = events.collect::<Vec<_>>().join(", ");
+    let mut connection = Conn::from_url(format!("{}_main", test.mysql_url)).await.unwrap();
+    let insert = format!("INSERT INTO outbox (message_id, kind, body) VALUES {events}");
+    connection.query_drop(insert).await.unwrap();
+
+    // beside what publishes the same number as fast as it can
+    let sent = lines("request-orders", &["10000"], &test.amqp_url);
+    let rate = sent[0].rsplit(", ").next().and_then(|rate| rate.split(' ').next());
+    let orders = 10_000.0 / rate.unwrap().parse::<f64>().unwrap();
+    let begin = Instant::now();
+    test.restart("main", &[]);
+    wait_until(LIMIT, || test.mysql("SELECT COUNT(*) FROM DB_main.outbox") == "0").unwrap();
+    let events = begin.elapsed().as_secs_f64();
+    println!("10,000 orders: {orders:.2} s; 10,000 events: {events:.2} s");
+    assert!(events < 10.0 * orders.max(0.5), "{orders:.2} s, {events:.2} s");
+    test.wait_for_queue("admin", 10_000);
 }
 
 /// A service whose database is gone asks for the products, and the inbox does not grow for ever.
