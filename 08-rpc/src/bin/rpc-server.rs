@@ -19,7 +19,7 @@ use lapin::options::{
     BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions, QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{BasicProperties, Channel, Connection};
+use lapin::{BasicProperties, Channel, Connection, ErrorKind};
 use rpc::{fib, number};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
@@ -163,7 +163,11 @@ impl Server<'_> {
                 reason
             }
         };
-        self.publish(reply_to, body, properties).await?;
+        let answer = Answer { reply_to, body, properties };
+        match request.redelivered {
+            false => answer.publish(self.publisher, &self.answers).await?,
+            true => answer.publish_apart().await?,
+        }
 
         // Only now. If we die before, another server does the same work again. Acknowledged before
         // the broker has the answer, the request could be lost with us, and never be answered.
@@ -171,28 +175,53 @@ impl Server<'_> {
         self.answered.set(self.answered.get() + 1);
         Ok(())
     }
+}
 
-    /// Publishes an answer, and waits until the broker has dealt with it. It drops an answer whose
+struct Answer {
+    reply_to: ShortString,
+    body: String,
+    properties: BasicProperties,
+}
+
+impl Answer {
+    /// Publishes it, and waits until the broker has dealt with it. The broker drops an answer whose
     /// reply queue is gone, and that is right: nobody waits for it any more.
-    async fn publish(
-        &self,
-        reply_to: ShortString,
-        body: String,
-        properties: BasicProperties,
-    ) -> anyhow::Result<()> {
+    async fn publish(&self, connection: &Connection, channel: &Channel) -> anyhow::Result<()> {
         let options = BasicPublishOptions::default(); // not mandatory
-        let confirm = self
-            .answers
-            .basic_publish("".into(), reply_to, options, body.as_bytes(), properties)
-            .await?;
-        match confirmed(self.publisher, confirm).await {
-            Err(error) if error.is::<Again>() => {
-                // A client may name any queue as its reply queue, one that is down, too. Its
-                // request must not come back for ever.
-                note!(" [!] A reply queue does not take an answer");
-                Ok(())
-            }
-            result => result.map(drop),
+        let (queue, body) = (self.reply_to.clone(), self.body.as_bytes());
+        let properties = self.properties.clone();
+        let confirm = channel.basic_publish("".into(), queue, options, body, properties).await?;
+        match confirmed(connection, confirm).await {
+            // A client may name any queue as its reply queue, one that is down, too.
+            Err(error) if error.is::<Again>() => note!(" [!] A reply queue takes no answer"),
+            result => drop(result?),
         }
+        Ok(())
+    }
+
+    /// The same over a connection of its own, for a request that comes again: perhaps it was its
+    /// answer that has ended our connection. RabbitMQ 3.10 does that when it cannot read a
+    /// `reply_to` that begins with `amq.rabbitmq.reply-to.` Such a request must not come back for
+    /// ever, nor take others with it.
+    async fn publish_apart(&self) -> anyhow::Result<()> {
+        beside("rpc-server: one answer", async |connection| {
+            let channel = connection.create_channel().await?;
+            channel.confirm_select(ConfirmSelectOptions::default()).await?;
+            match self.publish(connection, &channel).await {
+                Err(error) if is_internal(&error) => {
+                    note!(" [!] RabbitMQ cannot deal with the `reply_to` of a request");
+                    Ok(())
+                }
+                result => result,
+            }
+        })
+        .await
+    }
+}
+
+fn is_internal(error: &anyhow::Error) -> bool {
+    match error.downcast_ref().map(lapin::Error::kind) {
+        Some(ErrorKind::ProtocolError(reply)) => reply.get_id() == 541,
+        _ => false,
     }
 }
