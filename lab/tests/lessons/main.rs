@@ -21,6 +21,7 @@ mod programs;
 mod publish_subscribe;
 mod restarts;
 mod routing;
+mod rpc;
 mod services;
 mod starter;
 mod work_queues;
