@@ -22,6 +22,7 @@ mod publish_subscribe;
 mod restarts;
 mod retries;
 mod routing;
+mod rpc;
 mod services;
 mod starter;
 mod work_queues;

@@ -26,7 +26,7 @@ const SENDERS: [(&str, &[&str]); 9] = [
 ];
 
 /// Those that receive until Ctrl-C.
-const RECEIVERS: [(&str, &[&str]); 9] = [
+const RECEIVERS: [(&str, &[&str]); 10] = [
     ("receive", &[]),
     ("receive-callback", &[]),
     ("worker", &[]),
@@ -36,6 +36,7 @@ const RECEIVERS: [(&str, &[&str]); 9] = [
     ("receive-logs-headers", &["all", "level=error"]),
     ("receive-orders", &[]),
     ("run-jobs", &[]),
+    ("rpc-server", &[]),
 ];
 
 /// Starts one of [`RECEIVERS`], and waits until it waits.
@@ -70,11 +71,19 @@ fn every_program_closes_its_connection_and_uses_nothing_deprecated() {
         if program == "run-jobs" {
             receiver.expect(" [x] job: done at attempt 1");
         }
+        if program == "rpc-server" {
+            lines("rpc-client", &["3"], &url);
+            lines("rpc-client", &["3", "--reply-queue"], &url);
+            for _ in 0..2 {
+                receiver.expect(" [.] fib(3)");
+            }
+        }
         receiver.stop();
     }
     // a connection that has a name is a program's; the others are the lab's own probes
-    let programs =
-        ["send", "request", "receive", "new-task", "worker", "emit-log", "submit", "run-jobs"];
+    let programs = [
+        "send", "request", "receive", "new-task", "worker", "emit-log", "submit", "run-jobs", "rpc",
+    ];
     let names = programs.map(|name| format!(" - {name}"));
     let count = |text: &str| servers.log().matches(text).count();
     let opened = || count("has a client-provided name");
@@ -84,7 +93,8 @@ fn every_program_closes_its_connection_and_uses_nothing_deprecated() {
         lines.filter(|line| names.iter().any(|name| line.contains(name))).count()
     };
     wait_until(LIMIT, || closed() == opened()).unwrap();
-    assert_eq!(opened(), SENDERS.len() + RECEIVERS.len() + 4); // run-jobs has two
+    // `run-jobs` and `rpc-server` have two connections, and `rpc-client` was there twice
+    assert_eq!(opened(), SENDERS.len() + RECEIVERS.len() + 7);
     assert_eq!(count("unexpectedly closed"), 0, "{}", servers.log());
 
     // RabbitMQ 4.3 says so of the figures on its own management page.
@@ -133,7 +143,7 @@ async fn a_queue_that_is_deleted_while_a_program_sends() {
     }
 }
 
-/// What feeds each of [`RECEIVERS`].
+/// What feeds each of [`RECEIVERS`], but `rpc-server`: who feeds that waits for its answer.
 const FEEDERS: [usize; 9] = [0, 0, 1, 2, 3, 4, 5, 6, 8];
 
 /// Starts a program whose standard output nobody reads, or whose disk is full.
@@ -186,6 +196,28 @@ fn what_is_not_printed_is_not_acknowledged() {
             assert_unread(unread(program, &arguments, (&amqp, ""), full), full);
             wait_for_messages(&amqp, "hello", 1);
         }
+    }
+}
+
+/// A server that cannot print ends, and another one answers. A client that cannot print ends, too.
+#[test]
+fn a_call_outlives_a_server_that_cannot_print() {
+    for full in [false, true] {
+        if full && !Path::new("/dev/full").exists() {
+            continue; // not on macOS
+        }
+        let amqp = vhost(&format!("unread-rpc-{full}"));
+        let first = unread("rpc-server", &[], (&amqp, ""), full);
+        assert!(first.line().unwrap().starts_with(" [*] Waiting for "));
+        let client = Terminal::run("rpc-client", &["20", "--timeout", "100"], &amqp);
+        assert_unread(first, full);
+        let second = receiver("rpc-server", &[], &amqp);
+        client.expect(" [x] Requesting fib(20)");
+        client.expect(" [.] Got 6765");
+        assert_unread(unread("rpc-client", &["20"], (&amqp, ""), full), full);
+        second.expect(" [.] fib(20) (redelivered)");
+        second.signal(Signal::SIGINT);
+        assert_eq!(second.finish().1.code(), Some(0));
     }
 }
 

@@ -319,7 +319,8 @@ impl Terminal {
         self.signal(Signal::SIGINT);
         let (lines, status) = self.finish();
         assert_eq!(status.code(), Some(0), "{status}");
-        let done = [" [*] Tasks done: ", " [*] Orders stored: ", " [*] Jobs done: "];
+        let done = ["Tasks done", "Orders stored", "Jobs done", "Requests answered"];
+        let done = done.map(|done| format!(" [*] {done}: "));
         let is_done = |line: &String| done.iter().any(|done| line.starts_with(done));
         assert!(lines.iter().all(is_done), "{lines:#?}");
     }

@@ -62,11 +62,12 @@ const DISK: How = Alarm(
 );
 
 #[rustfmt::skip] // a table
-const FAULTS: [Fault; 21] = [
+const FAULTS: [Fault; 22] = [
     fault("a worker: kill -9", 2, AT_ONCE, Kill("worker")),
     fault("a receive-logs: kill -9", 2, AT_ONCE, Kill("receive-logs")),
     fault("a receive-orders: kill -9", 4, AT_ONCE, Kill("receive-orders")),
     fault("a run-jobs: kill -9", 4, AT_ONCE, Kill("run-jobs")),
+    fault("an rpc-server: kill -9", 4, AT_ONCE, Kill("rpc-server")),
     fault("admin: kill -9", 2, AT_ONCE, Kill("admin")),
     fault("main: kill -9", 2, AT_ONCE, Kill("main")),
     fault("a program: paused", 3, (0.0, 3.0), Pause),
@@ -131,7 +132,8 @@ impl Fault {
                 return Ok(name);
             }
             Pause => {
-                let names = ["worker", "receive-", "request-orders", "admin", "main", "run-jobs"];
+                let names =
+                    ["worker", "receive-", "request-orders", "admin", "main", "run-jobs", "rpc-"];
                 let name = choose(world, random, &names)?;
                 signal(world, name, SIGSTOP)?;
                 thread::sleep(time);

@@ -1,4 +1,4 @@
-//! Lessons 2 to 7 all at once, while everything they use is broken at random: nothing may be lost,
+//! Lessons 2 to 8 all at once, while everything they use is broken at random: nothing may be lost,
 //! and nothing doubled. `cargo lab faults` does it for ten minutes, `cargo lab test` until each
 //! fault has come once.
 //!
@@ -249,6 +249,7 @@ fn rows(world: &World) -> Result<(Vec<Row>, Vec<Row>)> {
     ours.push(bad("05 orders that cannot be stored", &tally.bad, &dead));
     ours.push(tally.likes.row(&likes));
     ours.push(tally.jobs.row());
+    ours.push(tally.calls.row());
     ours.push(bad("07 jobs that cannot be read", &tally.jobs.bad, &parked));
     let mut others = Vec::new();
     if tally.python.sent > 0 {

@@ -56,6 +56,7 @@ pub enum Role {
     Store,
     Serve,
     Jobs,
+    Answer,
     /// To compare with.
     Other,
 }
@@ -89,6 +90,9 @@ pub fn programs(instance: &Instance, folder: &Path, tasks: &Tasks) -> Result<Vec
         ("submit-job --unreadable", Role::Send, &["--unreadable"]),
         ("run-jobs 1", Role::Jobs, &[]),
         ("run-jobs 2", Role::Jobs, &["--at-once", "5"]),
+        ("rpc-client", Role::Send, &["--timeout", "30"]),
+        ("rpc-server 1", Role::Answer, &[]),
+        ("rpc-server 2", Role::Answer, &[]),
     ] {
         let command = lesson(name, instance.amqp_url(), arguments);
         programs.push(Program::new(name, role, command, folder)?);
@@ -129,6 +133,8 @@ impl World {
         let submit: Result<Vec<_>> = names.iter().map(|name| self.program(name)).collect();
         let submit = submit?;
         scope.spawn(move || self.send_jobs(&submit));
+        let client = self.program("rpc-client")?;
+        scope.spawn(|| self.call(client));
         let request = self.program("request-orders")?;
         scope.spawn(|| self.send_orders(request, ORDERS));
         if let Ok(feed) = self.program(PYTHON_FEED) {
@@ -176,6 +182,27 @@ impl World {
                 if kind == 2 { &mut jobs.bad } else { &mut jobs.sent }.insert(number);
             }
             pause(sent);
+        }
+    }
+
+    /// A call ends with its answer or with an error. (One that does not end is a program that
+    /// hangs.)
+    fn call(&self, client: &Program) {
+        while self.sending() {
+            let number = fastrand::usize(..25);
+            let (mut fib, mut next) = (0_u64, 1);
+            for _ in 0..number {
+                (fib, next) = (next, fib + next);
+            }
+            let (answered, last) = client.send(self, &number.to_string());
+            let calls = &mut self.tally().calls;
+            calls.sent += 1;
+            match last.strip_prefix(" [.] Got ").map(str::parse::<u64>) {
+                Some(Ok(got)) if answered && got == fib => calls.answered += 1,
+                _ if answered => calls.wrong.push(format!("fib({number}): {last}")),
+                _ => {} // the error says so
+            }
+            pause(answered);
         }
     }
 

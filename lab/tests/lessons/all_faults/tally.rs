@@ -59,6 +59,14 @@ pub struct Jobs {
     pub bad: BTreeSet<u64>,
 }
 
+/// Lesson 8.
+#[derive(Default)]
+pub struct Calls {
+    pub sent: u64,
+    pub answered: u64,
+    pub wrong: Vec<String>,
+}
+
 #[derive(Default)]
 pub struct Tally {
     pub tasks: Tasks,
@@ -70,6 +78,7 @@ pub struct Tally {
     pub python: Orders,
     pub likes: Likes,
     pub jobs: Jobs,
+    pub calls: Calls,
     /// What no program of ours should do, whatever is broken.
     pub wrong: Vec<String>,
 }
@@ -106,11 +115,12 @@ impl Tally {
     pub fn show(&self, task: &Task) {
         let logs: usize = self.logs.iter().map(|logs| logs.sent.len()).sum();
         task.say(&format!(
-            "sent {} tasks, {logs} log lines, {} orders, {} likes, {} jobs",
+            "sent {} tasks, {logs} log lines, {} orders, {} likes, {} jobs, {} calls",
             self.tasks.sent.len(),
             self.orders.sent,
             self.likes.answered,
-            self.jobs.sent.len()
+            self.jobs.sent.len(),
+            self.calls.sent
         ));
     }
 }
@@ -193,6 +203,17 @@ impl Jobs {
             row.compare(&format!("job {number}"), 1, 0);
         }
         row.again = Some(self.done.values().map(|times| times - 1).sum());
+        row
+    }
+}
+
+impl Calls {
+    /// A wrong answer is one that is lost, with one that nobody has asked for.
+    pub fn row(&self) -> Row {
+        let mut row = Row::new("08 calls", self.sent);
+        for wrong in &self.wrong {
+            row.compare(wrong, 1, 0);
+        }
         row
     }
 }

@@ -167,7 +167,8 @@ impl Program {
                     let seconds = world.start.elapsed().as_secs_f64();
                     writeln!(lock(&self.log), "{seconds:9.3} {line}")?;
                     self.waits.fetch_or(line.starts_with(" [*] Waiting"), Relaxed);
-                    self.worked.fetch_or(line.starts_with(" [x] "), Relaxed);
+                    let worked = [" [x] ", " [.] "].iter().any(|sign| line.starts_with(sign));
+                    self.worked.fetch_or(worked, Relaxed);
                     heard(&line);
                     last = line;
                 }

@@ -1,0 +1,227 @@
+//! Answers the requests of the queue `rpc_queue` with Fibonacci numbers until Ctrl-C.
+//!
+//!     cargo run -p rpc --bin rpc-server
+//!     cargo run -p rpc --bin rpc-server -- --at-once 1
+
+use std::cell::Cell;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+use common::lost::Again;
+use common::{CancellationToken, Ended, beside, confirmed, note, prefetch, say, supervise};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use lapin::message::Delivery;
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions,
+    BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions, QueueDeclareOptions,
+};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{BasicProperties, Channel, Connection, ErrorKind};
+use rpc::{fib, number};
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+
+/// How long the requests under way may take after Ctrl-C. What is not done then goes back.
+const GRACE: Duration = Duration::from_secs(4);
+
+/// Answer the requests of the queue `rpc_queue` until Ctrl-C.
+#[derive(Parser)]
+struct Args {
+    /// How many requests to work on at once
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
+    at_once: u16,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    common::exit(run(Args::parse()).await)
+}
+
+/// Answers over one connection after the other, and says at the end how many requests.
+async fn run(args: Args) -> anyhow::Result<()> {
+    let answered = Cell::new(0);
+    supervise(env!("CARGO_BIN_NAME"), async |connection, stop| {
+        // A connection each: while RabbitMQ is short of memory it stops those that publish, and
+        // what is answered must still be acknowledged.
+        beside("rpc-server: answers", async |publisher| {
+            serve(connection, publisher, stop, args.at_once, &answered).await
+        })
+        .await
+    })
+    .await?;
+    note!(" [*] Requests answered: {}", answered.get());
+    Ok(())
+}
+
+/// Answers over these connections, until Ctrl-C, or until one is lost or something else is wrong.
+async fn serve(
+    connection: &Connection,
+    publisher: &Connection,
+    stop: &CancellationToken,
+    at_once: u16,
+    answered: &Cell<u64>,
+) -> anyhow::Result<()> {
+    let answers = publisher.create_channel().await?;
+    answers.confirm_select(ConfirmSelectOptions::default()).await?;
+
+    let channel = connection.create_channel().await?;
+    let durable = QueueDeclareOptions::durable();
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    channel
+        .queue_declare("rpc_queue".into(), durable, arguments)
+        .await
+        .context("cannot declare the queue `rpc_queue`")?;
+
+    // As many as we work on at once, and no more: a request that waited here behind a slow one
+    // would be better off with another server.
+    channel.basic_qos(prefetch(at_once), BasicQosOptions::default()).await?;
+    let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
+    let mut requests = channel.basic_consume("rpc_queue".into(), "".into(), options, none).await?;
+    note!(" [*] Waiting for requests. To exit press CTRL+C");
+
+    // However this function ends, this is dropped, and the computations under way end, too.
+    let given_up = CancellationToken::new();
+    let _at_the_end = given_up.clone().drop_guard();
+    let server = Server { publisher, answers, given_up, answered };
+
+    let mut under_way = FuturesUnordered::new();
+    loop {
+        let request = tokio::select! {
+            request = requests.next() => request,
+            Some(result) = under_way.next() => {
+                result?;
+                continue;
+            }
+            () = stop.cancelled() => break,
+        };
+        let request = request.context(Ended("rpc_queue"))??;
+        if request.acker.usable() {
+            under_way.push(server.answer(request));
+        }
+    }
+
+    // Take no new request, and finish those under way. Another server gets what takes too long.
+    channel.basic_cancel(requests.tag(), BasicCancelOptions::default()).await?;
+    let finish = async {
+        while let Some(result) = under_way.next().await {
+            result?;
+        }
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        result = finish => result?,
+        () = sleep(GRACE) => {}
+    }
+    let all = BasicNackOptions { multiple: true, requeue: true };
+    channel.basic_nack(0, all).await?;
+    channel.close(200, "Goodbye".into()).await?;
+    server.answers.close(200, "Goodbye".into()).await?;
+    Ok(())
+}
+
+struct Server<'a> {
+    publisher: &'a Connection,
+    answers: Channel,
+    given_up: CancellationToken,
+    answered: &'a Cell<u64>,
+}
+
+impl Server<'_> {
+    /// Answers one request: with a result, or with an error if the request is wrong.
+    async fn answer(&self, request: Delivery) -> anyhow::Result<()> {
+        let reply_to = request.properties.reply_to().clone().unwrap_or_default();
+        if reply_to.as_str().is_empty() {
+            say!(" [!] A request without `reply_to` cannot be answered")?;
+            request.ack(BasicAckOptions::default()).await?;
+            return Ok(());
+        }
+        // The client tells by the id which of its questions this answers.
+        let mut properties = BasicProperties::default();
+        if let Some(id) = request.properties.correlation_id() {
+            properties = properties.with_correlation_id(id.clone());
+        }
+        let body = match number(&request.data) {
+            Ok(number) => {
+                let again = if request.redelivered { " (redelivered)" } else { "" };
+                say!(" [.] fib({number}){again}")?;
+                // On a thread for work that blocks: a long one holds up nothing else, neither
+                // other requests nor lapin's heartbeats.
+                let given_up = self.given_up.clone();
+                match spawn_blocking(move || fib(number, &given_up)).await? {
+                    Some(result) => result.to_string(),
+                    None => return Ok(()), // not acknowledged: another server gets it
+                }
+            }
+            // The client tells an error from a result by the type. A result has none.
+            Err(reason) => {
+                say!(" [!] A wrong request: {reason}")?;
+                properties = properties.with_type("error".into());
+                reason
+            }
+        };
+        let answer = Answer { reply_to, body, properties };
+        match request.redelivered {
+            false => answer.publish(self.publisher, &self.answers).await?,
+            true => answer.publish_apart().await?,
+        }
+
+        // Only now. If we die before, another server does the same work again. Acknowledged before
+        // the broker has the answer, the request could be lost with us, and never be answered.
+        request.ack(BasicAckOptions::default()).await?;
+        self.answered.set(self.answered.get() + 1);
+        Ok(())
+    }
+}
+
+struct Answer {
+    reply_to: ShortString,
+    body: String,
+    properties: BasicProperties,
+}
+
+impl Answer {
+    /// Publishes it, and waits until the broker has dealt with it. The broker drops an answer whose
+    /// reply queue is gone, and that is right: nobody waits for it any more.
+    async fn publish(&self, connection: &Connection, channel: &Channel) -> anyhow::Result<()> {
+        let options = BasicPublishOptions::default(); // not mandatory
+        let (queue, body) = (self.reply_to.clone(), self.body.as_bytes());
+        let properties = self.properties.clone();
+        let confirm = channel.basic_publish("".into(), queue, options, body, properties).await?;
+        match confirmed(connection, confirm).await {
+            // A client may name any queue as its reply queue, one that is down, too.
+            Err(error) if error.is::<Again>() => note!(" [!] A reply queue takes no answer"),
+            result => drop(result?),
+        }
+        Ok(())
+    }
+
+    /// The same over a connection of its own, for a request that comes again: perhaps it was its
+    /// answer that has ended our connection. RabbitMQ 3.10 does that when it cannot read a
+    /// `reply_to` that begins with `amq.rabbitmq.reply-to.` Such a request must not come back for
+    /// ever, nor take others with it.
+    async fn publish_apart(&self) -> anyhow::Result<()> {
+        beside("rpc-server: one answer", async |connection| {
+            let channel = connection.create_channel().await?;
+            channel.confirm_select(ConfirmSelectOptions::default()).await?;
+            match self.publish(connection, &channel).await {
+                Err(error) if is_internal(&error) => {
+                    note!(" [!] RabbitMQ cannot deal with the `reply_to` of a request");
+                    Ok(())
+                }
+                result => result,
+            }
+        })
+        .await
+    }
+}
+
+fn is_internal(error: &anyhow::Error) -> bool {
+    match error.downcast_ref().map(lapin::Error::kind) {
+        Some(ErrorKind::ProtocolError(reply)) => reply.get_id() == 541,
+        _ => false,
+    }
+}
