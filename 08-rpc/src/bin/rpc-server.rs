@@ -19,7 +19,7 @@ use lapin::options::{
     BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions, QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{BasicProperties, Channel, Connection, ErrorKind};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ErrorKind};
 use rpc::{fib, number};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
@@ -192,10 +192,13 @@ impl Answer {
         let properties = self.properties.clone();
         let confirm = channel.basic_publish("".into(), queue, options, body, properties).await?;
         match confirmed(connection, confirm).await {
-            // A client may name any queue as its reply queue, one that is down, too.
-            Err(error) if error.is::<Again>() => note!(" [!] A reply queue takes no answer"),
-            result => drop(result?),
+            Ok(Confirmation::Ack(_)) => return Ok(()),
+            // A client may name any queue as its reply queue: one that is full, or down.
+            Ok(_) => {}
+            Err(error) if error.is::<Again>() => {} // no confirm for 20 seconds
+            Err(error) => return Err(error),
         }
+        note!(" [!] A reply queue does not take an answer");
         Ok(())
     }
 
