@@ -232,7 +232,10 @@ impl World {
             };
             orders.sent += users;
             orders.rounds += 1;
-        } else if !line.starts_with("Error: cannot connect") && !line.contains("ACCESS_REFUSED") {
+        } else if line.starts_with("Error: ")
+            && !line.starts_with("Error: cannot connect")
+            && !line.contains("ACCESS_REFUSED")
+        {
             // Those two are said at the start only, before any order is sent. Of any other, nobody
             // knows which of the orders have arrived.
             let wrong = format!("{} gave up: {line}", request.name);

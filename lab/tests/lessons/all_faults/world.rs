@@ -189,6 +189,8 @@ impl Program {
                 (None, (false, last))
             }
             Ok((status, last)) => (Some(format!("ended with {status}: {last}")), (false, last)),
+            // Everything has come to its end just before it was started.
+            Err(_) if !world.running.load(Relaxed) => (None, (false, String::new())),
             Err(error) => (Some(error.to_string()), (false, String::new())),
         };
         if let Some(wrong) = wrong {
