@@ -227,7 +227,7 @@ async fn what_never_works_is_parked_and_sent_back() {
     jobs.close().await;
 }
 
-/// `replay-jobs` is killed, time and again: each job is in one of the queues, or in both.
+/// `replay-jobs` is refused, and killed, time and again: each job is in one of the queues, or in both.
 #[tokio::test]
 async fn a_replay_that_is_killed_loses_nothing() {
     let url = vhost("replay");
@@ -237,6 +237,13 @@ async fn a_replay_that_is_killed_loses_nothing() {
     wait_for_messages(&url, "jobs.parked", 300);
     runner.signal(Signal::SIGINT);
     assert_eq!(runner.finish().1.code(), Some(0));
+    // The queue takes some, and refuses the others.
+    policy(&url, "^jobs$", r#"{"max-length": 1}"#);
+    let (said, code) = output("replay-jobs", &["--all"], &url);
+    let error = "Error: the broker did not take the job, so it is still parked: ";
+    assert!(said.last().unwrap().starts_with(error), "{said:#?}");
+    assert_eq!(code, Some(1));
+    policy(&url, "^jobs$", r#"{"max-length": 1000}"#);
     for sent in [1, 20, 60] {
         let replay = Terminal::run("replay-jobs", &["--all"], &url);
         for _ in 0..sent {
