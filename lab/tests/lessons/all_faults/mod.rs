@@ -249,8 +249,8 @@ fn rows(world: &World) -> Result<(Vec<Row>, Vec<Row>)> {
     ours.push(bad("05 orders that cannot be stored", &tally.bad, &dead));
     ours.push(tally.likes.row(&likes));
     ours.push(tally.jobs.row());
-    ours.push(tally.calls.row());
     ours.push(bad("07 jobs that cannot be read", &tally.jobs.bad, &parked));
+    ours.push(tally.calls.row());
     let mut others = Vec::new();
     if tally.python.sent > 0 {
         let what = "orders, a consumer in Python as in the document";
