@@ -28,18 +28,18 @@ pub enum Ends {
     /// After so many failures.
     WellAfter(u32),
     Badly,
-    /// It kills the worker, as a picture does that no memory is large enough for.
+    /// It kills the worker, as a picture does that needs more memory than the machine has.
     WithItsWorker,
 }
 
 impl Job {
-    /// One attempt at the job; `attempt` is 1 the first time. If the cause is `mended`, it does not
+    /// One attempt at the job; `attempt` is 1 the first time. If the cause is `fixed`, it does not
     /// fail.
     ///
     /// # Errors
     ///
     /// It has failed, and may do better later.
-    pub async fn run(&self, attempt: u32, mended: bool) -> anyhow::Result<()> {
+    pub async fn run(&self, attempt: u32, fixed: bool) -> anyhow::Result<()> {
         // Here a program of yours calls a payment service or a mail server. Give the call a time
         // limit; and if it computes for seconds, put it into `tokio::task::spawn_blocking`.
         sleep(Duration::from_secs(self.seconds.into())).await;
@@ -52,7 +52,7 @@ impl Job {
                 process::exit(1);
             }
         };
-        ensure!(well || mended, "the service does not answer");
+        ensure!(well || fixed, "the service does not answer");
         Ok(())
     }
 }

@@ -16,8 +16,11 @@ use lapin::{BasicProperties, Channel, Confirmation, Connection};
 /// failure, its second, its third. After one more it is parked.
 pub const PAUSES: [u32; 3] = [1, 5, 25];
 
-/// The queue in which a job waits so long. The pause is in the name: another pause is another
-/// queue, because the time to live of a queue that exists cannot be changed.
+/// Where jobs are that nobody tries any more.
+pub const PARKED: &str = "jobs.parked";
+
+/// The queue in which a job waits for `pause` seconds. The pause is in the name: another pause is
+/// another queue, because the time to live of a queue that exists cannot be changed.
 pub fn retry_queue(pause: u32) -> String {
     format!("jobs.retry.{pause}s")
 }
@@ -25,14 +28,18 @@ pub fn retry_queue(pause: u32) -> String {
 /// Declares `jobs`, a retry queue for each pause, and `jobs.parked`.
 pub async fn declare(channel: &Channel) -> anyhow::Result<()> {
     // Jobs stay in `jobs.parked` until a person takes them. To look at them counts as a failure of
-    // each (before RabbitMQ 4.3), and after 20 of them RabbitMQ 4 would drop a job. -1, for no
-    // limit, drops all at once on RabbitMQ 3.
+    // each (before RabbitMQ 4.3), and after 20 of them RabbitMQ 4.0 to 4.2 would drop a job. So
+    // there is a limit that nobody reaches. (-1 means no limit to RabbitMQ 4, and to RabbitMQ 3
+    // that a job is dropped the first time that it comes back.)
     let mut parked = quorum();
     parked.insert("x-delivery-limit".into(), AMQPValue::LongInt(1_000_000_000));
-    declare_queue(channel, "jobs.parked", parked).await?;
+    // If an operator limits its length: refuse the next job, do not drop the oldest.
+    parked.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+    declare_queue(channel, PARKED, parked).await?;
 
-    // What RabbitMQ takes out of `jobs` itself: jobs of which too many workers have died.
-    declare_queue(channel, "jobs", dead_letters_to("jobs.parked")).await?;
+    // What RabbitMQ takes out of `jobs` itself: jobs of which too many workers have died. How many
+    // is for a policy to say.
+    declare_queue(channel, "jobs", dead_letters_to(PARKED)).await?;
 
     // Nobody consumes from a retry queue. What has been in it for its time to live, in
     // milliseconds, is a dead letter: RabbitMQ moves it to `jobs`.
@@ -77,7 +84,7 @@ pub async fn declare_queue(
 }
 
 /// Publishes a job to a queue, and returns when the broker has it. A queue that is full or down is
-/// asked again, with growing pauses.
+/// asked again, with growing pauses; meanwhile the job keeps its place among those at once.
 ///
 /// # Errors
 ///
@@ -114,7 +121,8 @@ pub fn attempts(properties: &BasicProperties) -> u32 {
 }
 
 /// How often RabbitMQ has taken a job back since it was published to this queue. Both headers are
-/// RabbitMQ's: the first one counts each time (since 4.3), the second one failures.
+/// RabbitMQ's. Since 4.3 the first one counts each time; before, there is only the second one, and
+/// a nack counts there, too.
 pub fn returned(properties: &BasicProperties) -> u32 {
     let counts = ["x-acquired-count", "x-delivery-count"];
     let mut counts = counts.into_iter().filter_map(|name| header(properties, name));
@@ -123,16 +131,13 @@ pub fn returned(properties: &BasicProperties) -> u32 {
 
 /// The properties of a job that is published again: those of before, and how often it has failed,
 /// when it failed first, and why it failed last.
-///
-/// Left out is what must not be said again: an expiration of its own, the user who sent it, other
-/// queues to copy it to (`CC`), and what RabbitMQ has written: headers that begin with `x-`.
 pub fn failed(job: &Delivery, attempts: u32, reason: &str) -> BasicProperties {
     // All headers of a message are in one frame, of 128 KiB here, and RabbitMQ will add its own. A
-    // frame that becomes too large is one that lapin cannot read. (The text for programmers is
-    // longer than the headers are.)
+    // frame that becomes too large is one that lapin cannot read. (`{:?}` is never shorter than the
+    // encoded headers, so its length is a safe bound.)
     const ROOM: usize = 100_000;
     let mut reason: String = reason.chars().take(200).collect();
-    let mut headers = kept(&job.properties);
+    let mut headers = own_headers(&job.properties);
     if format!("{headers:?}").len() > ROOM {
         headers = FieldTable::default();
         reason += " (its headers were too large to be kept)";
@@ -144,39 +149,48 @@ pub fn failed(job: &Delivery, attempts: u32, reason: &str) -> BasicProperties {
     headers.insert("attempts".into(), AMQPValue::LongUInt(attempts));
     headers.insert("first-failure".into(), AMQPValue::Timestamp(since));
     headers.insert("reason".into(), AMQPValue::LongString(reason.into()));
-    anew(&job.properties, headers)
+    with_headers(&job.properties, headers)
 }
 
 /// The properties of a job whose attempts begin from the start.
-pub fn fresh(properties: &BasicProperties) -> BasicProperties {
+pub fn reset(properties: &BasicProperties) -> BasicProperties {
     let mut headers = FieldTable::default();
-    for (name, value) in kept(properties).inner() {
+    for (name, value) in own_headers(properties).inner() {
         if !["attempts", "first-failure", "reason"].contains(&name.as_str()) {
             headers.insert(name.clone(), value.clone());
         }
     }
-    anew(properties, headers)
+    with_headers(properties, headers)
 }
 
-fn kept(properties: &BasicProperties) -> FieldTable {
+/// The headers without those that RabbitMQ has written, which begin with `x-`, and without those
+/// that name other queues to copy the message to.
+fn own_headers(properties: &BasicProperties) -> FieldTable {
     let headers = properties.headers().iter().flat_map(FieldTable::inner);
-    let mut kept = FieldTable::default();
+    let mut own = FieldTable::default();
     for (name, value) in headers {
         if !name.as_str().starts_with("x-") && !["CC", "BCC"].contains(&name.as_str()) {
-            kept.insert(name.clone(), value.clone());
+            own.insert(name.clone(), value.clone());
         }
     }
-    kept
+    own
 }
 
-fn anew(properties: &BasicProperties, headers: FieldTable) -> BasicProperties {
+/// The properties with other headers, and without what must not be said again: an expiration would
+/// end the life of a job that is parked, and RabbitMQ refuses the user id of somebody else.
+fn with_headers(properties: &BasicProperties, headers: FieldTable) -> BasicProperties {
     let mut anew = BasicProperties::default().with_delivery_mode(2).with_headers(headers);
-    if let Some(id) = properties.message_id() {
-        anew = anew.with_message_id(id.clone());
+    macro_rules! keep {
+        ($($property:ident $with:ident),*) => { $(
+            if let Some(value) = properties.$property() {
+                anew = anew.$with(value.to_owned());
+            }
+        )* };
     }
-    if let Some(kind) = properties.content_type() {
-        anew = anew.with_content_type(kind.clone());
-    }
+    keep!(app_id with_app_id, content_encoding with_content_encoding);
+    keep!(content_type with_content_type, correlation_id with_correlation_id);
+    keep!(kind with_type, message_id with_message_id, priority with_priority);
+    keep!(reply_to with_reply_to, timestamp with_timestamp);
     anew
 }
 

@@ -18,7 +18,7 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation};
 use retries::job::Job;
-use retries::{attempts, declare, fresh, header, now};
+use retries::{PARKED, attempts, declare, header, now, reset};
 
 /// List the jobs that are parked, or send them back to the queue `jobs`.
 #[derive(Parser)]
@@ -45,22 +45,23 @@ async fn replay(channel: &Channel, args: Args) -> anyhow::Result<()> {
     // Those that are parked now. One that we send back may fail and be parked again before we are
     // through.
     let passive = QueueDeclareOptions { passive: true, ..Default::default() };
-    let parked = channel.queue_declare("jobs.parked".into(), passive, FieldTable::default());
+    let parked = channel.queue_declare(PARKED.into(), passive, FieldTable::default());
+    let listing = args.jobs.is_empty() && !args.all;
     let (mut sent, mut listed) = (0, 0);
     for _ in 0..parked.await?.message_count() {
         // Not acknowledged: it stays ours until we say what is to become of it.
-        let next = channel.basic_get("jobs.parked".into(), BasicGetOptions::default()).await?;
+        let next = channel.basic_get(PARKED.into(), BasicGetOptions::default()).await?;
         let Some(job) = next else { break };
         answered(); // many jobs may take longer than one answer should
         let name = name(&job);
         let chosen = |wanted: &String| [&name, &id(&job)].contains(&wanted);
         if args.all || args.jobs.iter().any(chosen) {
-            publish(channel, &job.data, fresh(&job.properties)).await?;
+            publish(channel, &job.data, reset(&job.properties)).await?;
             // If we die here, the job is in both queues: better twice than never.
             job.ack(BasicAckOptions::default()).await?;
             sent += 1;
             say!(" [x] Sent back {name}")?;
-        } else if args.jobs.is_empty() {
+        } else if listing {
             listed += 1;
             say!(" [ ] {} {name}: {}", id(&job), history(&job))?;
         }
@@ -68,13 +69,11 @@ async fn replay(channel: &Channel, args: Args) -> anyhow::Result<()> {
     // All others go back to where they were.
     let all = BasicNackOptions { multiple: true, requeue: true };
     channel.basic_nack(0, all).await?;
-    match args.jobs.is_empty() && !args.all {
-        true => say!(" [*] Jobs parked: {listed}"),
-        false => {
-            ensure!(sent > 0 || args.all, "none of these is parked");
-            say!(" [*] Jobs sent back: {sent}")
-        }
+    if listing {
+        return say!(" [*] Jobs parked: {listed}");
     }
+    ensure!(sent > 0 || args.all, "none of these is parked");
+    say!(" [*] Jobs sent back: {sent}")
 }
 
 /// Publishes a job to `jobs`, and waits until the broker has it.
@@ -107,18 +106,19 @@ fn name(job: &BasicGetMessage) -> String {
 
 /// How often it was tried, how long ago it failed first, and why it is here.
 fn history(job: &BasicGetMessage) -> String {
-    if limit_exceeded(&job.properties) {
-        return "RabbitMQ's delivery limit".to_owned();
-    }
-    let since = match header(&job.properties, "first-failure") {
-        Some(AMQPValue::Timestamp(time)) => now().saturating_sub(*time),
-        _ => 0,
-    };
     let reason = match header(&job.properties, "reason") {
+        _ if limit_exceeded(&job.properties) => "RabbitMQ's delivery limit".to_owned(),
         Some(AMQPValue::LongString(reason)) => printable(reason.as_bytes()),
         _ => "no reason given".to_owned(),
     };
-    format!("attempts: {}, first {since} s ago; {reason}", attempts(&job.properties))
+    let attempts = attempts(&job.properties);
+    match header(&job.properties, "first-failure") {
+        Some(AMQPValue::Timestamp(time)) => {
+            let since = now().saturating_sub(*time);
+            format!("{reason}; attempts: {attempts}, failed first {since} s ago")
+        }
+        _ => reason,
+    }
 }
 
 /// Whether RabbitMQ has put it aside by itself. It writes down why a message has left a queue:

@@ -21,10 +21,11 @@ use lapin::options::{
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection};
 use retries::job::Job;
-use retries::{PAUSES, attempts, declare, failed, publish, retry_queue, returned};
+use retries::{PARKED, PAUSES, attempts, declare, failed, publish, retry_queue, returned};
 use tokio::time::{Instant, sleep};
 
-/// How long the jobs under way may take after Ctrl-C. What is not done then goes back.
+/// How long the jobs under way may take after Ctrl-C. What is not done then goes back, in the fifth
+/// of the five seconds that `supervise` gives us.
 const GRACE: Duration = Duration::from_secs(4);
 
 /// Run the jobs of the queue `jobs` until Ctrl-C.
@@ -38,11 +39,11 @@ struct Args {
     #[arg(long, value_enum, default_value_t = OnFailure::Retry)]
     on_failure: OnFailure,
 
-    /// The cause is mended: no job fails any more
+    /// The cause is fixed: no job fails any more
     #[arg(long)]
-    mended: bool,
+    fixed: bool,
 
-    /// Die when a retry queue has taken a job, before the acknowledgement: see what happens
+    /// Die when another queue has taken a job, before the acknowledgement: see what happens
     #[arg(long)]
     die_before_ack: bool,
 }
@@ -98,10 +99,10 @@ async fn run_jobs(
     args: &Args,
     tally: &Tally,
 ) -> anyhow::Result<()> {
-    let retries = publisher.create_channel().await?;
-    declare(&retries).await?;
-    retries.confirm_select(ConfirmSelectOptions::default()).await?;
-    let worker = Worker { publisher, retries, args, tally };
+    let publish_channel = publisher.create_channel().await?;
+    declare(&publish_channel).await?;
+    publish_channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    let worker = Worker { publisher, publish_channel, args, tally };
 
     let channel = connection.create_channel().await?;
     channel.basic_qos(prefetch(args.at_once), BasicQosOptions::default()).await?;
@@ -115,6 +116,7 @@ async fn run_jobs(
     loop {
         let job = tokio::select! {
             job = consumer.next() => job,
+            // (While none is under way, this is `None`, and `select!` waits for the others.)
             Some(result) = under_way.next() => {
                 result?;
                 continue;
@@ -122,6 +124,7 @@ async fn run_jobs(
             () = stop.cancelled() => break,
         };
         let job = job.context(Ended("jobs"))??;
+        // If not, the connection it came over is lost: it comes again.
         if job.acker.usable() {
             under_way.push(worker.run(job));
         }
@@ -139,30 +142,34 @@ async fn run_jobs(
         result = finish => result?,
         () = sleep(GRACE) => {}
     }
-    let all = BasicNackOptions { multiple: true, requeue: true };
+    let all = BasicNackOptions {
+        multiple: true, // with the delivery tag 0: all that we have not acknowledged
+        requeue: true,
+    };
     channel.basic_nack(0, all).await?;
     channel.close(200, "Goodbye".into()).await?;
-    worker.retries.close(200, "Goodbye".into()).await?;
+    worker.publish_channel.close(200, "Goodbye".into()).await?;
     Ok(())
 }
 
 struct Worker<'a> {
     publisher: &'a Connection,
-    retries: Channel,
+    publish_channel: Channel,
     args: &'a Args,
     tally: &'a Tally,
 }
 
 impl Worker<'_> {
-    /// One attempt at a job, and what follows from it.
+    /// One attempt at a job, and what follows from it. What is said has been done: if nobody can
+    /// read it, the job must not be done again for that.
     async fn run(&self, message: Delivery) -> anyhow::Result<()> {
         let job: Job = match serde_json::from_slice(&message.data) {
             Ok(job) => job,
             // Nothing will ever make it readable: not one more attempt.
             Err(error) => {
                 let reason = format!("not a job: {error}");
-                say!(" [!] {}. Parked", shown(&reason))?;
-                return self.park(&message, attempts(&message.properties), &reason).await;
+                self.hand_over(&message, PARKED, attempts(&message.properties), &reason).await?;
+                return say!(" [!] {}. Parked", shown(&reason));
             }
         };
         let name = shown(&job.name);
@@ -171,58 +178,30 @@ impl Worker<'_> {
             OnFailure::Nack | OnFailure::Reject => returned(&message.properties),
         };
         let attempt = before.saturating_add(1);
-        match job.run(attempt, self.args.mended).await {
-            Ok(()) => {
-                say!(" [x] {name}: done at attempt {attempt}")?;
-                message.ack(BasicAckOptions::default()).await?;
-                count(&self.tally.done);
-                Ok(())
-            }
-            Err(error) => {
-                count(&self.tally.failures);
-                self.failed(&message, &name, attempt, &error.to_string()).await
-            }
-        }
-    }
-
-    async fn failed(
-        &self,
-        message: &Delivery,
-        name: &str,
-        attempt: u32,
-        reason: &str,
-    ) -> anyhow::Result<()> {
-        if self.args.on_failure != OnFailure::Retry {
-            let last = self.tally.last_failure.replace(Some(Instant::now()));
-            let since = last.map_or(0.0, |last| last.elapsed().as_secs_f64());
-            say!(" [!] {name} failed, {since:.1} s after the last time: back into the queue")?;
-        }
+        let Err(error) = job.run(attempt, self.args.fixed).await else {
+            message.ack(BasicAckOptions::default()).await?;
+            count(&self.tally.done);
+            return say!(" [x] {name}: done at attempt {attempt}");
+        };
         match self.args.on_failure {
             OnFailure::Nack => {
                 let requeue = BasicNackOptions { requeue: true, ..Default::default() };
                 message.nack(requeue).await?;
+                self.say_back(&name)
             }
             OnFailure::Reject => {
                 message.reject(BasicRejectOptions { requeue: true }).await?;
+                self.say_back(&name)
             }
-            OnFailure::Retry => match PAUSES.get(attempt as usize - 1) {
-                Some(pause) => {
-                    say!(" [!] {name}: attempt {attempt} failed: {reason}. Next in {pause} s")?;
-                    self.hand_over(message, &retry_queue(*pause), attempt, reason).await?;
-                }
-                None => {
-                    say!(" [!] {name}: attempt {attempt} failed: {reason}. Parked")?;
-                    self.park(message, attempt, reason).await?;
-                }
-            },
+            OnFailure::Retry => {
+                let pause = PAUSES.get(before as usize);
+                let queue = pause.map_or(PARKED.to_owned(), |pause| retry_queue(*pause));
+                self.hand_over(&message, &queue, attempt, &error.to_string()).await?;
+                count(&self.tally.failures);
+                let next = pause.map_or("Parked".to_owned(), |pause| format!("Next in {pause} s"));
+                say!(" [!] {name}: attempt {attempt} failed: {error}. {next}")
+            }
         }
-        Ok(())
-    }
-
-    async fn park(&self, message: &Delivery, attempts: u32, reason: &str) -> anyhow::Result<()> {
-        self.hand_over(message, "jobs.parked", attempts, reason).await?;
-        count(&self.tally.parked);
-        Ok(())
     }
 
     /// Moves a job to another queue: publishes it there, and acknowledges it here when the broker
@@ -235,13 +214,28 @@ impl Worker<'_> {
         reason: &str,
     ) -> anyhow::Result<()> {
         let properties = failed(message, attempts, reason);
-        publish(self.publisher, &self.retries, queue, &message.data, properties).await?;
+        publish(self.publisher, &self.publish_channel, queue, &message.data, properties).await?;
         if self.args.die_before_ack {
             note!("Error: died before the acknowledgement");
             process::exit(1);
         }
         message.ack(BasicAckOptions::default()).await?;
+        if queue == PARKED {
+            count(&self.tally.parked);
+        }
         Ok(())
+    }
+
+    /// Says that a job has failed and is back in the queue, and how long after the failure before.
+    fn say_back(&self, name: &str) -> anyhow::Result<()> {
+        count(&self.tally.failures);
+        match self.tally.last_failure.replace(Some(Instant::now())) {
+            None => say!(" [!] {name} failed: back into the queue"),
+            Some(last) => {
+                let since = last.elapsed().as_secs_f64();
+                say!(" [!] {name} failed: back into the queue, {since:.1} s after the last failure")
+            }
+        }
     }
 }
 

@@ -43,7 +43,8 @@ struct Args {
     unreadable: bool,
 
     /// Let each job wait so long in `jobs.wait` first, with an expiration of its own: a trap
-    #[arg(long, value_name = "SECONDS")]
+    // RabbitMQ counts milliseconds, in 32 bits.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=4_294_967))]
     wait: Option<u32>,
 }
 

@@ -33,12 +33,7 @@ fn parked(url: &str) -> Vec<String> {
     assert!(lines.pop().unwrap().starts_with(" [*] Jobs parked: "));
     let line = |line: String| {
         let (_, rest) = line.strip_prefix(" [ ] ").unwrap().split_once(' ').unwrap();
-        match rest.split_once(", first ") {
-            Some((attempts, rest)) => {
-                format!("{attempts}{}", rest.split_once(" s ago").unwrap().1)
-            }
-            None => rest.to_owned(),
-        }
+        rest.split(", failed first ").next().unwrap().to_owned()
     };
     lines.into_iter().map(line).collect()
 }
@@ -63,8 +58,8 @@ fn policy(url: &str, pattern: &str, definition: &str) {
 /// Waits for the next failure of a program that puts jobs back: seconds since the one before.
 fn pause(runner: &Terminal) -> f64 {
     let line = runner.line().unwrap();
-    let rest = line.strip_prefix(" [!] report failed, ").unwrap_or_else(|| panic!("{line}"));
-    let seconds = rest.strip_suffix(" s after the last time: back into the queue");
+    let seconds = line.strip_prefix(" [!] report failed: back into the queue, ");
+    let seconds = seconds.and_then(|rest| rest.strip_suffix(" s after the last failure"));
     seconds.unwrap_or_else(|| panic!("{line}")).parse().unwrap()
 }
 
@@ -148,13 +143,13 @@ fn a_job_is_done_twice_rather_than_lost() {
     let url = vhost("between");
     submit(&["tax", "--fails", "1"], &url);
     let (lines, code) = output("run-jobs", &["--die-before-ack"], &url);
-    let failed = format!(" [!] tax: attempt 1 failed: {SILENT}. Next in 1 s");
-    assert_eq!(lines, [WAITING, &failed, "Error: died before the acknowledgement"]);
+    assert_eq!(lines, [WAITING, "Error: died before the acknowledgement"]);
     assert_eq!(code, Some(1));
     wait_for_messages(&url, "jobs", 2);
     let runner = runner(&[], &url);
     let mut lines: Vec<_> = (0..3).map(|_| runner.line().unwrap()).collect();
     lines.sort();
+    let failed = format!(" [!] tax: attempt 1 failed: {SILENT}. Next in 1 s");
     assert_eq!(lines, [&failed, " [x] tax: done at attempt 2", " [x] tax: done at attempt 2"]);
     runner.stop();
     wait_for_messages(&url, "jobs", 0);
@@ -187,6 +182,8 @@ async fn what_never_works_is_parked_and_sent_back() {
     let properties = properties
         .with_headers(headers)
         .with_message_id("one".into())
+        .with_content_encoding("identity".into())
+        .with_priority(3)
         .with_expiration("60000".into())
         .with_user_id("guest".into());
     jobs.publish_with(br#"{"name": "report", "ends": "badly"}"#, properties).await;
@@ -195,8 +192,8 @@ async fn what_never_works_is_parked_and_sent_back() {
     runner.expect(" [!] not a job: expected ident at line 1 column 2. Parked");
     wait_for_messages(&url, "jobs.parked", 2);
 
-    let report = format!("report: attempts: 4; {SILENT}");
-    let unreadable = "no job: attempts: 0; not a job: expected ident at line 1 column 2";
+    let report = format!("report: {SILENT}; attempts: 4");
+    let unreadable = "no job: not a job: expected ident at line 1 column 2; attempts: 0";
     for _ in 0..25 {
         assert_eq!(parked(&url), [&report, unreadable]); // RabbitMQ 4 has a limit of 20 by default
     }
@@ -214,6 +211,9 @@ async fn what_never_works_is_parked_and_sent_back() {
     assert_eq!(message.properties.message_id().as_ref().unwrap().as_str(), "one");
     assert_eq!(header(&message, "traceparent"), Some(AMQPValue::LongString("00-1".into())));
     assert_eq!(header(&message, "CC"), None);
+    assert_eq!(message.properties.priority(), &Some(3));
+    let encoding = message.properties.content_encoding().as_ref().unwrap();
+    assert_eq!(encoding.as_str(), "identity");
     client.publish_with(&message.data, message.properties.clone()).await;
 
     // by its id, with its attempts from the start; the other one stays
@@ -227,7 +227,8 @@ async fn what_never_works_is_parked_and_sent_back() {
     jobs.close().await;
 }
 
-/// `replay-jobs` is refused, and killed, time and again: each job is in one of the queues, or in both.
+/// `replay-jobs` is refused, and killed, time and again: each job is in one of the queues, or in
+/// both.
 #[tokio::test]
 async fn a_replay_that_is_killed_loses_nothing() {
     let url = vhost("replay");
@@ -304,7 +305,7 @@ async fn the_broker_delays_what_is_put_back() {
                         "delayed-retry-max": 1200}"#;
         policy(&url, "^jobs$", delay);
         let runner = runner(&["--on-failure", how], &url);
-        assert_eq!(pause(&runner), 0.0);
+        runner.expect(" [!] report failed: back into the queue");
         let pauses = expected.map(|_| pause(&runner));
         println!("{how}: {pauses:?}");
         let long = pauses.iter().zip(expected).all(|(pause, expected)| *pause > expected - 0.06);
@@ -446,7 +447,7 @@ async fn anything_may_come() {
     let listed = lines("replay-jobs", &NONE, &url);
     assert_eq!(listed.len() as u32, count - 3 + 1, "{listed:#?}");
     let large =
-        listed.iter().filter(|line| line.ends_with("(its headers were too large to be kept)"));
+        listed.iter().filter(|line| line.contains("(its headers were too large to be kept)"));
     assert_eq!(large.count(), 2);
     jobs.close().await;
 }
@@ -456,22 +457,23 @@ async fn anything_may_come() {
 fn a_queue_that_is_full_is_asked_again() {
     let url = vhost("full");
     let runner = runner(&[], &url);
-    policy(&url, "^jobs.parked$", r#"{"max-length": 1, "overflow": "reject-publish"}"#);
+    policy(&url, "^jobs.parked$", r#"{"max-length": 1}"#);
     lines("submit-job", &["--unreadable", "x", "y", "z"], &url);
-    for _ in 0..2 {
-        runner.expect(" [!] not a job: expected value at line 1 column 1. Parked");
-    }
     // RabbitMQ takes one or two more than that.
-    let mut line = runner.line().unwrap();
-    if line.starts_with(" [!] not a job") {
-        line = runner.line().unwrap();
+    let parked = " [!] not a job: expected value at line 1 column 1. Parked";
+    let mut said = vec![runner.line().unwrap()];
+    while said.last().unwrap() == parked {
+        said.push(runner.line().unwrap());
     }
-    assert_eq!(line, " [!] The queue `jobs.parked` is full, or down. Trying again ...");
-    policy(&url, "^jobs.parked$", r#"{"max-length": 10, "overflow": "reject-publish"}"#);
+    let full = " [!] The queue `jobs.parked` is full, or down. Trying again ...";
+    assert_eq!(said.pop().unwrap(), full);
+    policy(&url, "^jobs.parked$", r#"{"max-length": 10}"#);
+    for _ in said.len()..3 {
+        runner.expect(parked);
+    }
     wait_for_messages(&url, "jobs.parked", 3);
     wait_for_messages(&url, "jobs", 0);
-    runner.signal(Signal::SIGINT);
-    assert_eq!(runner.finish().1.code(), Some(0));
+    runner.stop();
 }
 
 #[test]
