@@ -7,6 +7,7 @@ declarations (https://www.rabbitmq.com/tutorials).
 import os
 import sys
 import time
+import uuid
 
 import pika
 
@@ -100,6 +101,39 @@ def receive_log_header(channel, *headers):
         print(f"received {body.decode()}", flush=True)
 
     consume(channel, queue, show, auto_ack=True)
+
+
+def rpc_server(channel):
+    channel.queue_declare(queue="rpc_queue", durable=True, arguments={"x-queue-type": "quorum"})
+
+    def answer(channel, method, properties, body):
+        a, b = 0, 1
+        for _ in range(int(body)):
+            a, b = b, a + b
+        print(f"fib({body.decode()})", flush=True)
+        reply = pika.BasicProperties(correlation_id=properties.correlation_id)
+        channel.basic_publish("", properties.reply_to, str(a), reply)
+        channel.basic_ack(delivery_tag=method.delivery_tag)
+
+    channel.basic_qos(prefetch_count=1)
+    consume(channel, "rpc_queue", answer, auto_ack=False)
+
+
+def rpc_client(channel, *numbers):
+    queue = channel.queue_declare(queue="", exclusive=True).method.queue
+    answers = {}
+
+    def take(channel, method, properties, body):
+        answers[properties.correlation_id] = int(body)
+
+    channel.basic_consume(queue=queue, on_message_callback=take, auto_ack=True)
+    for number in numbers:
+        correlation_id = str(uuid.uuid4())
+        properties = pika.BasicProperties(reply_to=queue, correlation_id=correlation_id)
+        channel.basic_publish("", "rpc_queue", number, properties)
+        while correlation_id not in answers:
+            connection.process_data_events(time_limit=None)
+        print(f"got {answers[correlation_id]}", flush=True)
 
 
 connection = pika.BlockingConnection(pika.URLParameters(os.environ["AMQP_URL"]))

@@ -11,5 +11,6 @@ pub enum Benchmark {
     FanOut,
     Orders,
     Services,
+    Rpc,
     Build,
 }

@@ -5,7 +5,7 @@
 //!     cargo run -p rpc --bin rpc-client -- --calls 1000 --at-once 50
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -38,7 +38,7 @@ struct Args {
     #[arg(value_name = "NUMBER", default_value = "30", allow_negative_numbers = true)]
     numbers: Vec<String>,
 
-    /// Make so many calls, and say only how they went
+    /// Make so many calls, and say in the end how they went
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     calls: Option<u32>,
 
@@ -110,12 +110,13 @@ async fn make_calls(args: &Args, client: &Client) -> anyhow::Result<()> {
         let (number, answer, time) = ended?;
         match answer {
             Ok(answer) => {
-                times.push(time);
-                if count == 1 && one_by_one {
-                    say!(" [.] Got {answer}")?;
-                } else if one_by_one {
-                    say!(" [.] Got {answer} for fib({number})")?;
+                match one_by_one {
+                    true if count == 1 => say!(" [.] Got {answer}")?,
+                    true => say!(" [.] Got {answer} for fib({number})")?,
+                    false if times.is_empty() => say!(" [.] Got {answer}, and so on ...")?,
+                    false => {}
                 }
+                times.push(time);
             }
             Err(error) => {
                 if count > 1 && one_by_one {
@@ -147,8 +148,9 @@ async fn make_calls(args: &Args, client: &Client) -> anyhow::Result<()> {
 /// The calls that wait for their answers, whatever connection carries them.
 struct Client {
     timeout: Duration,
-    /// By correlation id: the answer says with it to which call it belongs.
-    waiting: RefCell<HashMap<String, Waiting>>,
+    /// By correlation id: the answer says with it to which call it belongs. An id begins with the
+    /// time (version 7), so this is the order in which the calls were made.
+    waiting: RefCell<BTreeMap<String, Waiting>>,
     /// Tells `carry` the ids of new calls.
     new: mpsc::UnboundedSender<String>,
 }

@@ -58,6 +58,17 @@ impl Peer {
         }
     }
 
+    /// Its program in `peers/rpc.*`.
+    pub fn rpc(self, bench: &Bench) -> Result<Command> {
+        let script = match self {
+            Self::Pika => "lab/peers/rpc.py",
+            Self::Amqplib => "lab/peers/rpc.js",
+        };
+        let mut command = self.command(bench)?;
+        command.arg(lab::root().join(script));
+        Ok(command)
+    }
+
     /// Runs its program in `peers/clients.*`: what that prints.
     fn run(self, bench: &Bench, arguments: &[&str]) -> Result<String> {
         let script = match self {

@@ -8,6 +8,7 @@ mod orders;
 mod queues;
 mod raw;
 mod report;
+mod rpc;
 mod services;
 #[path = "../../tests/shared/mod.rs"]
 mod shared;
@@ -90,6 +91,7 @@ fn main() -> Result<()> {
                 Benchmark::FanOut => queues::fan_out(&bench),
                 Benchmark::Orders => orders::orders(&bench).await,
                 Benchmark::Services => services::services(&bench),
+                Benchmark::Rpc => rpc::rpc(&bench).await,
                 Benchmark::Build => build::build(&bench),
             }
         };

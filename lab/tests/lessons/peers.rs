@@ -153,3 +153,29 @@ fn headers() {
         &vhost("peers_headers"),
     );
 }
+
+/// Calls, both ways.
+#[test]
+fn calls() {
+    const REQUESTS: &str = " [*] Waiting for requests. To exit press CTRL+C";
+    let url = vhost("peers_calls");
+    let theirs = peer(&["rpc_server"], &url);
+    theirs.expect("waiting");
+    for more in [&[][..], &["--reply-queue"]] {
+        let got = lines("rpc-client", &[&["20", "1"], more].concat(), &url);
+        assert_eq!(got[1], " [.] Got 6765 for fib(20)");
+        assert_eq!(got[3], " [.] Got 1 for fib(1)");
+        theirs.expect("fib(20)");
+        theirs.expect("fib(1)");
+    }
+    drop(theirs);
+
+    let ours = Terminal::run("rpc-server", &NONE, &url);
+    ours.expect(REQUESTS);
+    let (got, status) = peer(&["rpc_client", "20", "1"], &url).finish();
+    assert!(status.success(), "{got:#?}");
+    assert_eq!(got, ["got 6765", "got 1"]);
+    ours.expect(" [.] fib(20)");
+    ours.expect(" [.] fib(1)");
+    ours.stop();
+}
