@@ -262,7 +262,8 @@ async fn carry(
     // would not find us any more. So it may be computed twice. Fibonacci is idempotent; a request
     // that sends money is not.
     while new.try_recv().is_ok() {} // these wait, too
-    let ids: Vec<String> = client.waiting.borrow().keys().cloned().collect();
+    let mut ids: Vec<String> = client.waiting.borrow().keys().cloned().collect();
+    ids.sort(); // in the order of the calls: an id of version 7 begins with the time
     let ask = |id| client.ask(&channel, &reply_to, id);
     let mut asking: FuturesUnordered<_> = ids.into_iter().map(ask).collect();
     loop {
