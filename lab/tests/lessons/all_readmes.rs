@@ -10,15 +10,13 @@ use lab::{lessons, root};
 
 use crate::support::{Servers, program};
 
-#[test]
-fn every_readme_is_true() {
+/// Plays pages in the order in which a reader meets them, one after the other with the same
+/// servers.
+fn pages_are_true(folders: &[&Path]) {
     let servers = Servers::start(&Service::ALL);
     program("send"); // compiled now, not while a line is waited for
-    let lessons = lessons().unwrap();
-    assert!(!lessons.is_empty());
     let mut played = 0;
-    // in the order in which a reader meets them, one after the other with the same servers
-    for folder in [root()].into_iter().chain(lessons.iter().map(|lesson| lesson.as_path())) {
+    for folder in folders {
         let readme = Readme::read(&folder.join("README.md")).unwrap();
         readme.check_excerpts(folder).unwrap();
         let mut show = |shown: Shown| {
@@ -30,6 +28,23 @@ fn every_readme_is_true() {
         play(&readme, &servers.instance, servers.guard(), &mut show).unwrap();
     }
     assert!(played > 50, "only {played} lines");
+}
+
+/// In two halves, side by side: pages wait most of the time.
+const HALF: usize = 4;
+
+#[test]
+fn the_first_pages_are_true() {
+    let lessons = lessons().unwrap();
+    let lessons = lessons[..HALF].iter().map(|lesson| lesson.as_path());
+    pages_are_true(&[root()].into_iter().chain(lessons).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_later_pages_are_true() {
+    let lessons = lessons().unwrap();
+    let lessons = lessons[HALF..].iter().map(|lesson| lesson.as_path());
+    pages_are_true(&lessons.collect::<Vec<_>>());
 }
 
 /// GitHub does not show the title of a block: the line above must name the terminal.
