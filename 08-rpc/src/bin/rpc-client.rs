@@ -174,7 +174,10 @@ impl Client {
             Ok(answer) => answer?,
             Err(_) => {
                 self.waiting.borrow_mut().remove(&id);
-                bail!("no answer within {:?}: does `rpc-server` run?", self.timeout)
+                bail!(
+                    "no answer within {:?}: no `rpc-server` runs, or it needs longer",
+                    self.timeout
+                )
             }
         }
     }
@@ -192,22 +195,22 @@ impl Client {
         loop {
             let (body, left) = match self.waiting.borrow().get(&id) {
                 Some(call) => (call.number.clone(), call.deadline - Instant::now()),
-                None => return Ok(()), // its deadline was before
+                None => return Ok(()), // it has ended: its answer came, or its deadline
             };
             let properties = BasicProperties::default()
                 .with_reply_to(reply_to.into())
                 .with_correlation_id(id.as_str().into())
-                // After so many milliseconds the broker drops the request: no server works on what
-                // nobody waits for any more.
+                // After so many milliseconds the broker drops the request, and a server that works
+                // on it gives it up: nobody waits for it any more.
                 .with_expiration(left.as_millis().to_string().into());
             let (queue, body) = ("rpc_queue".into(), body.as_bytes());
             let confirm =
                 channel.basic_publish("".into(), queue, mandatory, body, properties).await?;
             match confirm.await? {
-                Confirmation::Nack(_) => sleep(REFUSED).await, // full, or down: ask again
+                Confirmation::Nack(_) => sleep(REFUSED).await, // full, or down: ask again, until the deadline
                 Confirmation::Ack(Some(returned)) => {
                     let why = returned.reply_text.as_str();
-                    let advice = "no queue `rpc_queue`: `rpc-server` declares it";
+                    let advice = "no queue `rpc_queue`: start `rpc-server`, which declares it";
                     self.end(&id, Err(anyhow!("{why}: {advice}")));
                     return Ok(());
                 }
@@ -261,9 +264,8 @@ async fn carry(
     // What was asked over a connection before, and is not answered, is asked again: its answer
     // would not find us any more. So it may be computed twice. Fibonacci is idempotent; a request
     // that sends money is not.
-    while new.try_recv().is_ok() {} // these wait, too
-    let mut ids: Vec<String> = client.waiting.borrow().keys().cloned().collect();
-    ids.sort(); // in the order of the calls: an id of version 7 begins with the time
+    while new.try_recv().is_ok() {} // they are among those that wait: do not ask twice
+    let ids: Vec<String> = client.waiting.borrow().keys().cloned().collect();
     let ask = |id| client.ask(&channel, &reply_to, id);
     let mut asking: FuturesUnordered<_> = ids.into_iter().map(ask).collect();
     loop {

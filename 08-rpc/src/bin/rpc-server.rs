@@ -9,8 +9,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use common::backoff::Backoff;
 use common::lost::Again;
-use common::{CancellationToken, Ended, beside, confirmed, note, prefetch, say, supervise};
+use common::{
+    CancellationToken, Ended, beside, close, confirmed, connect, note, prefetch, printable, say,
+    supervise,
+};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use lapin::message::Delivery;
@@ -22,7 +26,7 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ErrorKind};
 use rpc::{fib, number};
 use tokio::task::spawn_blocking;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// How long the requests under way may take after Ctrl-C. What is not done then goes back.
 const GRACE: Duration = Duration::from_secs(4);
@@ -83,10 +87,7 @@ async fn serve(
     let mut requests = channel.basic_consume("rpc_queue".into(), "".into(), options, none).await?;
     note!(" [*] Waiting for requests. To exit press CTRL+C");
 
-    // However this function ends, this is dropped, and the computations under way end, too.
-    let given_up = CancellationToken::new();
-    let _at_the_end = given_up.clone().drop_guard();
-    let server = Server { publisher, answers, given_up, answered };
+    let server = Server { publisher, answers, answered };
 
     let mut under_way = FuturesUnordered::new();
     loop {
@@ -99,6 +100,7 @@ async fn serve(
             () = stop.cancelled() => break,
         };
         let request = request.context(Ended("rpc_queue"))??;
+        // If not, the connection it came over is lost: it comes again.
         if request.acker.usable() {
             under_way.push(server.answer(request));
         }
@@ -116,7 +118,10 @@ async fn serve(
         result = finish => result?,
         () = sleep(GRACE) => {}
     }
-    let all = BasicNackOptions { multiple: true, requeue: true };
+    let all = BasicNackOptions {
+        multiple: true, // with the delivery tag 0: all that we have not acknowledged
+        requeue: true,
+    };
     channel.basic_nack(0, all).await?;
     channel.close(200, "Goodbye".into()).await?;
     server.answers.close(200, "Goodbye".into()).await?;
@@ -126,7 +131,6 @@ async fn serve(
 struct Server<'a> {
     publisher: &'a Connection,
     answers: Channel,
-    given_up: CancellationToken,
     answered: &'a Cell<u64>,
 }
 
@@ -148,12 +152,18 @@ impl Server<'_> {
             Ok(number) => {
                 let again = if request.redelivered { " (redelivered)" } else { "" };
                 say!(" [.] fib({number}){again}")?;
-                // On a thread for work that blocks: a long one holds up nothing else, neither
-                // other requests nor lapin's heartbeats.
-                let given_up = self.given_up.clone();
-                match spawn_blocking(move || fib(number, &given_up)).await? {
-                    Some(result) => result.to_string(),
-                    None => return Ok(()), // not acknowledged: another server gets it
+                // On a thread for work that blocks: a long one does not hold up the other
+                // requests. It ends with us: when this function does, or is dropped.
+                let given_up = CancellationToken::new();
+                let _when_we_end = given_up.clone().drop_guard();
+                let computing = spawn_blocking(move || fib(number, &given_up));
+                match timeout(patience(&request), computing).await {
+                    Ok(result) => result?.unwrap_or_default().to_string(),
+                    Err(_) => {
+                        say!(" [!] fib({number}) is given up: its client waits no longer")?;
+                        request.ack(BasicAckOptions::default()).await?;
+                        return Ok(());
+                    }
                 }
             }
             // The client tells an error from a result by the type. A result has none.
@@ -175,6 +185,14 @@ impl Server<'_> {
         self.answered.set(self.answered.get() + 1);
         Ok(())
     }
+}
+
+/// How long the client waits for the answer, as the expiration of its request says: milliseconds,
+/// as text. Not more than that, as the request has waited in the queue before.
+fn patience(request: &Delivery) -> Duration {
+    let expiration = request.properties.expiration().as_ref();
+    let milliseconds = expiration.and_then(|text| text.as_str().parse().ok());
+    milliseconds.map_or(Duration::MAX, Duration::from_millis)
 }
 
 struct Answer {
@@ -203,28 +221,40 @@ impl Answer {
     }
 
     /// The same over a connection of its own, for a request that comes again: perhaps it was its
-    /// answer that has ended our connection. RabbitMQ 3.10 does that when it cannot read a
-    /// `reply_to` that begins with `amq.rabbitmq.reply-to.` Such a request must not come back for
-    /// ever, nor take others with it.
+    /// answer that has ended our connection. RabbitMQ 3.10 does that at a `reply_to` such as
+    /// `amq.rabbitmq.reply-to.aaaa.aaaa`. Such a request must not come back for ever, nor take
+    /// others with it.
     async fn publish_apart(&self) -> anyhow::Result<()> {
-        beside("rpc-server: one answer", async |connection| {
+        let mut backoff = Backoff::default();
+        let connection = loop {
+            match connect("rpc-server: one answer").await {
+                Ok(connection) => break connection,
+                Err(error) if !backoff.has_waited() => note!(" [!] {error}. Trying again ..."),
+                Err(_) => {}
+            }
+            backoff.wait().await; // the result is there: do not compute it again
+        };
+        let publish = async {
             let channel = connection.create_channel().await?;
             channel.confirm_select(ConfirmSelectOptions::default()).await?;
-            match self.publish(connection, &channel).await {
-                Err(error) if is_internal(&error) => {
-                    note!(" [!] RabbitMQ cannot deal with the `reply_to` of a request");
-                    Ok(())
-                }
-                result => result,
+            self.publish(&connection, &channel).await
+        };
+        let result = match publish.await {
+            Err(error) if is_internal(&error) => {
+                let reply_to = printable(self.reply_to.as_str().as_bytes());
+                note!(" [!] RabbitMQ cannot deal with the `reply_to` of a request: {reply_to}");
+                Ok(())
             }
-        })
-        .await
+            result => result,
+        };
+        close(connection).await;
+        result
     }
 }
 
 fn is_internal(error: &anyhow::Error) -> bool {
     match error.downcast_ref().map(lapin::Error::kind) {
-        Some(ErrorKind::ProtocolError(reply)) => reply.get_id() == 541,
+        Some(ErrorKind::ProtocolError(reply)) => reply.get_id() == 541, // INTERNAL_ERROR
         _ => false,
     }
 }

@@ -154,7 +154,7 @@ async fn calls_that_nobody_answers() {
     let start = Instant::now();
     let (said, code) = output("rpc-client", &["--timeout", "100"], &url);
     assert!(start.elapsed() < Duration::from_secs(50));
-    let error = "Error: NO_ROUTE: no queue `rpc_queue`: `rpc-server` declares it";
+    let error = "Error: NO_ROUTE: no queue `rpc_queue`: start `rpc-server`, which declares it";
     assert_eq!((said, code), (vec![" [x] Requesting fib(30)".to_owned(), error.into()], Some(1)));
     let calls = ["--calls", "20", "--at-once", "5", "--reply-queue"];
     let (said, code) = output("rpc-client", &calls, &url);
@@ -167,7 +167,7 @@ async fn calls_that_nobody_answers() {
     let start = Instant::now();
     let (said, code) = output("rpc-client", &["--timeout", "2.5"], &url);
     let took = start.elapsed();
-    let error = "Error: no answer within 2.5s: does `rpc-server` run?";
+    let error = "Error: no answer within 2.5s: no `rpc-server` runs, or it needs longer";
     assert_eq!((said, code), (vec![" [x] Requesting fib(30)".to_owned(), error.into()], Some(1)));
     assert!(took >= Duration::from_millis(2500) && took < Duration::from_secs(30), "{took:?}");
     // RabbitMQ has nothing left to give to a server. Had it, this would come second.
@@ -200,7 +200,7 @@ async fn answers_that_nobody_waits_for() {
         peer.publish(reply_to, b"100", with_id("unknown")).await;
         peer.publish(reply_to, b"101", BasicProperties::default()).await;
 
-        client.expect(" [!] fib(1): no answer within 3s: does `rpc-server` run?");
+        client.expect(" [!] fib(1): no answer within 3s: no `rpc-server` runs, or it needs longer");
         client.expect(" [x] Requesting fib(2)");
         let second = next(&mut requests).await;
         assert_eq!(second.properties.reply_to(), first.properties.reply_to());
@@ -214,7 +214,9 @@ async fn answers_that_nobody_waits_for() {
         let (said, status) = client.finish();
         assert_eq!(
             said,
-            ["Error: 1 of 2 calls have failed: no answer within 3s: does `rpc-server` run?"]
+            [
+                "Error: 1 of 2 calls have failed: no answer within 3s: no `rpc-server` runs, or it needs longer"
+            ]
         );
         assert_eq!(status.code(), Some(1));
         peer.close().await;
@@ -411,7 +413,7 @@ fn a_call_ends_at_its_deadline_without_rabbitmq() {
     servers.instance.stop(Service::Rabbitmq, true).unwrap();
     let (said, status) = client.finish();
     assert!(start.elapsed() < Duration::from_secs(40), "{:?}", start.elapsed());
-    let error = "Error: no answer within 8s: does `rpc-server` run?";
+    let error = "Error: no answer within 8s: no `rpc-server` runs, or it needs longer";
     assert_eq!(said, [" [x] Requesting fib(45)", LOST, error]);
     assert_eq!(status.code(), Some(1));
     // It has given up a computation whose answer nobody would get.
@@ -419,6 +421,27 @@ fn a_call_ends_at_its_deadline_without_rabbitmq() {
     server.expect(LOST);
     stop(server);
     assert!(start.elapsed() < Duration::from_secs(12), "{:?}", start.elapsed());
+}
+
+/// A server does not go on with a request whose client has given up.
+#[test]
+fn a_request_whose_client_has_given_up() {
+    let url = vhost("given_up");
+    let server = server(&["--at-once", "1"], &url);
+    let (said, code) = output("rpc-client", &["45", "--timeout", "1"], &url);
+    let error = "Error: no answer within 1s: no `rpc-server` runs, or it needs longer";
+    assert_eq!(
+        (said.as_slice(), code),
+        (&[" [x] Requesting fib(45)".into(), error.into()][..], Some(1))
+    );
+    // a minute in a debug build, if it went on
+    let start = Instant::now();
+    lines("rpc-client", &["5", "--timeout", "100"], &url);
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    server.expect(" [.] fib(45)");
+    server.expect(" [!] fib(45) is given up: its client waits no longer");
+    server.expect(" [.] fib(5)");
+    assert_eq!(stop(server), (Vec::new(), 1));
 }
 
 /// A computation of many seconds does not keep lapin from its heartbeats.
