@@ -3,7 +3,8 @@
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use lapin::options::QueueDeleteOptions;
+use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
+use lapin::types::{AMQPValue, FieldTable};
 
 use crate::clients::Peer;
 use crate::report::{Section, Table, median, number};
@@ -82,24 +83,20 @@ async fn measure(bench: &Bench, peer: Option<Peer>, calls: u32, at_once: u32) ->
             client.args(["client", NUMBER, &calls, &at_once]);
         }
     }
-    // The queue of before: each side begins with a new one.
+    // Each side begins with a new queue.
     let connection = bench.connect().await?;
     let channel = connection.create_channel().await?;
+    let mut quorum = FieldTable::default();
+    quorum.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
     channel.queue_delete("rpc_queue".into(), QueueDeleteOptions::default()).await?;
-    drop(channel);
+    channel.queue_declare("rpc_queue".into(), QueueDeclareOptions::durable(), quorum).await?;
+    connection.close(200, "Goodbye".into()).await?;
+
     let mut server = bench.start(server)?;
     Lines::default().count(server.stdout.take()); // a program whose pipe is full waits
-    let begin = std::time::Instant::now();
-    let management = bench.instance.management();
-    let ready = || {
-        let queue = management.get("queues/%2f/rpc_queue");
-        queue.is_ok_and(|queue| queue["consumers"] == 1)
-    };
-    lab::process::wait_until(crate::LIMIT, ready)
-        .with_context(|| format!("{:?}", begin.elapsed()))?;
+    bench.wait_for_consumers("rpc_queue", 1).await?;
     let said = bench.finish(bench.start(client)?)?;
     bench.stop(server)?;
-    connection.close(200, "Goodbye".into()).await?;
     let figures: Vec<f64> = said
         .split_whitespace()
         .filter_map(|word| word.trim_end_matches(',').parse().ok())
