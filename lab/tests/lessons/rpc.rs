@@ -418,7 +418,7 @@ fn a_call_ends_at_its_deadline_without_rabbitmq() {
     assert_eq!(status.code(), Some(1));
     // It has given up a computation whose answer nobody would get.
     let start = Instant::now();
-    server.expect(LOST);
+    while server.line().unwrap() != LOST {} // perhaps its deadline was first
     stop(server);
     assert!(start.elapsed() < Duration::from_secs(12), "{:?}", start.elapsed());
 }
