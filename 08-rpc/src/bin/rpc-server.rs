@@ -31,6 +31,9 @@ use tokio::time::{sleep, timeout};
 /// How long the requests under way may take after Ctrl-C. What is not done then goes back.
 const GRACE: Duration = Duration::from_secs(4);
 
+/// Up to this number, to compute takes less time than to wake another thread.
+const SMALL: u64 = 20;
+
 /// Answer the requests of the queue `rpc_queue` until Ctrl-C.
 #[derive(Parser)]
 struct Args {
@@ -156,8 +159,14 @@ impl Server<'_> {
                 // requests. It ends with us: when this function does, or is dropped.
                 let given_up = CancellationToken::new();
                 let _when_we_end = given_up.clone().drop_guard();
-                let computing = spawn_blocking(move || fib(number, &given_up));
-                match timeout(patience(&request), computing).await {
+                let computed = match number {
+                    ..=SMALL => Ok(Ok(fib(number, &given_up))),
+                    _ => {
+                        let computing = spawn_blocking(move || fib(number, &given_up));
+                        timeout(patience(&request), computing).await
+                    }
+                };
+                match computed {
                     Ok(result) => result?.unwrap_or_default().to_string(),
                     Err(_) => {
                         say!(" [!] fib({number}) is given up: its client waits no longer")?;
