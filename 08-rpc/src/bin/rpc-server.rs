@@ -27,6 +27,9 @@ use tokio::time::sleep;
 /// How long the requests under way may take after Ctrl-C. What is not done then goes back.
 const GRACE: Duration = Duration::from_secs(4);
 
+/// Up to this number, to compute takes less time than to wake another thread.
+const SMALL: u64 = 20;
+
 /// Answer the requests of the queue `rpc_queue` until Ctrl-C.
 #[derive(Parser)]
 struct Args {
@@ -151,7 +154,11 @@ impl Server<'_> {
                 // On a thread for work that blocks: a long one holds up nothing else, neither
                 // other requests nor lapin's heartbeats.
                 let given_up = self.given_up.clone();
-                match spawn_blocking(move || fib(number, &given_up)).await? {
+                let result = match number {
+                    0..=SMALL => fib(number, &given_up),
+                    _ => spawn_blocking(move || fib(number, &given_up)).await?,
+                };
+                match result {
                     Some(result) => result.to_string(),
                     None => return Ok(()), // not acknowledged: another server gets it
                 }
