@@ -41,6 +41,7 @@ impl fmt::Display for Again {
 pub async fn mendable(connection: &Connection, error: &anyhow::Error) -> Option<&'static str> {
     const LOST: &str = "Lost the connection to RabbitMQ";
     const UNREADABLE: &str = "lapin cannot read a message, so we take one at a time";
+    const CLOSED: &str = "RabbitMQ has closed a channel"; // another call was told why
     const TOO_LONG: &str = "RabbitMQ has waited too long for an acknowledgement";
     if let Some(Ended(queue)) = error.downcast_ref() {
         return match exists(connection, queue).await {
@@ -73,6 +74,10 @@ pub async fn mendable(connection: &Connection, error: &anyhow::Error) -> Option<
             if reply.get_message().as_str().contains("timed out") =>
         {
             Some(TOO_LONG)
+        }
+        Some(ErrorKind::InvalidChannelState(..)) => {
+            sleep(Duration::from_secs(1)).await; // or is it the connection that is lost?
+            Some(if connection.status().connected() { CLOSED } else { LOST })
         }
         Some(ErrorKind::ParsingError(_)) => careful::begin().then_some(UNREADABLE),
         _ => (!error.is::<Unsaid>() && !connection.status().connected()).then_some(LOST),
