@@ -98,3 +98,15 @@ impl Outage {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{PARSE_ERROR, advice, explain};
+
+    #[test]
+    fn a_server_that_is_too_old_is_named_with_its_version() {
+        let line = explain("near 'JSON_TABLE'".to_owned(), PARSE_ERROR, (10, 5, 23));
+        assert!(line.starts_with("its version, 10.5.23, is too old. "), "{line}");
+        assert_eq!(advice("42000", PARSE_ERROR), ""); // nothing about passwords
+    }
+}
