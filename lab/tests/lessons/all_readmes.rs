@@ -56,7 +56,7 @@ fn every_terminal_is_named() {
         let lines: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
         for pair in lines.windows(2) {
             let title = pair[1].strip_prefix("```console title=\"");
-            if let Some(title) = title.and_then(|title| title.strip_suffix('"')) {
+            if let Some((title, _)) = title.and_then(|title| title.split_once('"')) {
                 assert_eq!(pair[0], format!("**{title}**"), "{}", file.display());
             }
         }
