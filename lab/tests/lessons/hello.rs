@@ -63,10 +63,11 @@ async fn any_body_comes_through() {
     for program in ["receive", "receive-callback"] {
         let receive = Terminal::run(program, &NONE, &url);
         let mut received: Vec<String> = Vec::new();
-        while received.len() <= bodies.len() {
+        while received.len() < bodies.len() {
             received.push(receive.line().unwrap());
+            // RabbitMQ 3.10 may be too busy for the queue at first, and says so.
+            received.retain(|line| line.starts_with(" [x] Received "));
         }
-        received.retain(|line| line != WAITING);
         let expected = bodies.each_ref().map(|(_, shown)| format!(" [x] Received {shown}"));
         if program == "receive" {
             assert!(received == expected, "the lines differ");
