@@ -207,7 +207,12 @@ async fn what_never_works_is_parked_and_sent_back() {
 
     // nothing that limits its life, and all that others have written
     let client = Client::connect_with(&url, "jobs.parked").await;
-    let message = client.wait_for_message().await;
+    let mut message = client.wait_for_message().await;
+    if message.data == b"no job" {
+        // those that were listed may be in any order
+        client.publish_with(&message.data, message.properties.clone()).await;
+        message = client.wait_for_message().await;
+    }
     assert_eq!(message.properties.expiration(), &None);
     assert_eq!(message.properties.user_id(), &None);
     assert_eq!(message.properties.message_id().as_ref().unwrap().as_str(), "one");
