@@ -21,7 +21,7 @@ use lapin::options::{
 };
 use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, Connection};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use uuid::Uuid;
 
@@ -72,8 +72,9 @@ async fn main() -> ExitCode {
 async fn run(args: Args) -> anyhow::Result<()> {
     let (new, mut asked) = mpsc::unbounded_channel();
     let client = Client { timeout: args.timeout, waiting: RefCell::default(), new };
-    let done = CancellationToken::new();
+    let (ready, done) = (Notify::new(), CancellationToken::new());
     let mut carrying = pin!(supervise(env!("CARGO_BIN_NAME"), async |connection, stop| {
+        ready.notify_one();
         tokio::select! {
             result = carry(connection, &client, &mut asked, &done, args.reply_queue) => result,
             () = stop.cancelled() => Ok(()),
@@ -84,7 +85,10 @@ async fn run(args: Args) -> anyhow::Result<()> {
             result?;
             bail!("interrupted")
         }
-        result = make_calls(&args, &client) => {
+        result = async {
+            ready.notified().await; // no call begins, and says so, before there is a connection
+            make_calls(&args, &client).await
+        } => {
             done.cancel();
             let _ = timeout(CLOSING, carrying).await; // it may be reconnecting
             result
