@@ -185,6 +185,9 @@ fn play(lessons: &[String]) -> Result<()> {
     };
     let (instance, guard) = set_up(&tasks, &needs, builds)?;
 
+    println!(
+        "\nThe pages name the default ports: below, these stand for the ports of these servers."
+    );
     let colour = std::io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none();
     for folder in &folders {
         let readme = Readme::read(&folder.join("README.md"))?;

@@ -27,7 +27,7 @@ enum Answer {
     /// Cannot do it: the broker puts it back into the queue
     Nack,
     /// Nothing, and end, as a program that dies: the broker puts it back into the queue
-    None,
+    Nothing,
     /// Nothing either, but the broker was told to delete it as soon as it is sent
     Auto,
 }
@@ -75,7 +75,7 @@ async fn receive(channel: &Channel, args: Args) -> anyhow::Result<()> {
                     };
                     message.nack(requeue).await?;
                 }
-                Answer::None | Answer::Auto => {}
+                Answer::Nothing | Answer::Auto => {}
             }
             say!(" [ ] Messages behind it in the queue: {}", message.message_count)?;
         }

@@ -67,7 +67,8 @@ async fn receive(
         };
         let Ok(delivery) = next else { break };
         let delivery = delivery.context(Ended("hello"))??;
-        say!(" [x] Received {}", printable(&delivery.data))?;
+        let again = if delivery.redelivered { " (redelivered)" } else { "" };
+        say!(" [x] Received {}{again}", printable(&delivery.data))?;
         delivery.ack(BasicAckOptions::default()).await?;
     }
     note!(" [*] No message for {idle:?}");

@@ -73,9 +73,9 @@ async fn run(args: Args) -> anyhow::Result<()> {
     supervise(env!("CARGO_BIN_NAME"), work).await?;
     receiver.show()?;
     let total = receiver.total;
+    let all = total.stored + total.known;
     note!(
-        " [*] Orders stored: {}, known already: {}, dead: {}",
-        total.stored,
+        " [*] Orders stored: {all} (in the table already: {}), dead: {}",
         total.known,
         total.dead
     );
@@ -248,8 +248,11 @@ impl Receiver {
             (0, 0) => {}
             (1, 0) => say!(" [x] Stored the order of {}", self.last_user)?,
             _ => {
-                let rate = (stored + known) as f64 / (self.end - begin).as_secs_f64();
-                say!(" [x] Stored {stored} orders, {rate:.0} a second; known already: {known}")?;
+                let all = stored + known;
+                let rate = all as f64 / (self.end - begin).as_secs_f64();
+                say!(
+                    " [x] Stored {all} orders, {rate:.0} a second (in the table already: {known})"
+                )?;
             }
         }
         self.shown = self.total;

@@ -63,6 +63,33 @@ fn every_terminal_is_named() {
     }
 }
 
+/// Cargo takes the name of a package, not of its folder.
+#[test]
+fn every_page_names_its_package() {
+    for folder in lessons().unwrap() {
+        let text = std::fs::read_to_string(folder.join("README.md")).unwrap();
+        let name = folder.file_name().unwrap().to_str().unwrap().split_once('-').unwrap().1;
+        let (intro, _) = text.split_once("You will learn").unwrap();
+        let words = intro.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains(&format!("package in this folder is `{name}`.")), "{folder:?}");
+    }
+}
+
+/// An excerpt that stops in the middle of a call looks like an error.
+#[test]
+fn excerpts_are_whole() {
+    for folder in lessons().unwrap() {
+        let readme = Readme::read(&folder.join("README.md")).unwrap();
+        for excerpt in &readme.excerpts {
+            let code = excerpt.code.join("\n");
+            for (open, close) in [('(', ')'), ('[', ']'), ('{', '}')] {
+                let [open, close] = [open, close].map(|bracket| code.matches(bracket).count());
+                assert_eq!(open, close, "{}: {code}", readme.at(excerpt.line));
+            }
+        }
+    }
+}
+
 /// What the player says of this README, whose first line is line 1.
 fn played(text: &str) -> String {
     let servers = crate::support::shared();

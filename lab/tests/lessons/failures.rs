@@ -79,7 +79,7 @@ async fn a_consumer_that_was_ended_for_time_is_made_again() {
         queue["messages"] == 0
     })
     .unwrap();
-    stop(receiver, " [*] Orders stored: 1, known already: 1, dead: 0");
+    stop(receiver, " [*] Orders stored: 2 (in the table already: 1), dead: 0");
     client.close().await;
 
     timeout(1_800_000); // the default
@@ -91,7 +91,7 @@ async fn a_consumer_that_was_ended_for_time_is_made_again() {
 async fn orders_are_stored_while_others_cannot_be_put_aside() {
     let servers = own().await;
     let url = servers.instance.amqp_url();
-    stop(receive_orders(&servers), " [*] Orders stored: 0, known already: 0, dead: 0");
+    stop(receive_orders(&servers), " [*] Orders stored: 0 (in the table already: 0), dead: 0");
     let publish = async || {
         let client = Client::of_orders(&url).await;
         for _ in 0..3 {
@@ -101,7 +101,7 @@ async fn orders_are_stored_while_others_cannot_be_put_aside() {
         }
         client.close().await;
     };
-    let stored = " [*] Orders stored: 3, known already: 0, dead: 3";
+    let stored = " [*] Orders stored: 3 (in the table already: 0), dead: 3";
 
     publish().await; // before the alarm: then RabbitMQ takes none
     rabbitmqctl(&servers.instance, &["set_vm_memory_high_watermark", "0.000001"]);
@@ -247,7 +247,7 @@ async fn a_message_that_cannot_be_read_takes_no_others_with_it() {
         receiver.expect(ORDERS);
         receiver
     };
-    stop(receiver(), " [*] Orders stored: 0, known already: 0, dead: 0");
+    stop(receiver(), " [*] Orders stored: 0 (in the table already: 0), dead: 0");
     let limit = r#"{"delivery-limit": 3}"#;
     rabbitmqctl(shared(), &["set_policy", "-p", "unreadable", "limit", "^orders$", limit]);
     let bad = "import os, pika
@@ -269,7 +269,7 @@ connection.close()";
     assert!(status.success());
     let careful = " [!] lapin cannot read a message, so we take one at a time. Reconnecting ...";
     assert!(lines.iter().any(|line| line == careful), "{lines:#?}");
-    let last = " [*] Orders stored: 50, known already: 0, dead: 0";
+    let last = " [*] Orders stored: 50 (in the table already: 0), dead: 0";
     assert_eq!(lines.last().map(String::as_str), Some(last), "{lines:#?}");
 }
 

@@ -82,7 +82,8 @@ fn order(id: Option<&str>) -> BasicProperties {
     }
 }
 
-/// Ctrl-C: what a receiver says it has stored, known already and sent to `orders.dead`.
+/// Ctrl-C: how many orders a receiver says it has stored, found in the table and sent to
+/// `orders.dead`.
 fn stop(receiver: Terminal) -> [u64; 3] {
     receiver.signal(Signal::SIGINT);
     let (lines, status) = receiver.finish();
@@ -92,9 +93,10 @@ fn stop(receiver: Terminal) -> [u64; 3] {
 
 fn counts(line: &str) -> [u64; 3] {
     let numbers = line.strip_prefix(" [*] Orders stored: ").unwrap_or_else(|| panic!("{line}"));
-    let numbers = numbers.replace(" known already: ", "").replace(" dead: ", "");
+    let numbers = numbers.replace(" (in the table already: ", ",").replace("), dead: ", ",");
     let numbers: Vec<u64> = numbers.split(',').map(|text| text.parse().unwrap()).collect();
-    numbers.try_into().unwrap()
+    let [all, known, dead] = numbers.try_into().unwrap();
+    [all - known, known, dead]
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -488,7 +490,7 @@ async fn receive_orders_waits_for_mysql() {
         assert_eq!(line, " [!] MySQL is back");
         // the end of the connection may have hidden that it was stored
         match &*receiver.line().unwrap() {
-            line if line.ends_with("known already: 1") => known += 1,
+            line if line.ends_with("(in the table already: 1)") => known += 1,
             line => assert_eq!(line, format!(" [x] Stored the order of {ONE}")),
         }
         stored += 1;

@@ -377,8 +377,8 @@ impl Role {
                 }
             }
             (Self::Store, Some(line)) => {
-                let known = line.split_once("; known already: ");
-                let known = known.and_then(|(_, known)| known.parse().ok());
+                let known = line.split_once(" (in the table already: ");
+                let known = known.and_then(|(_, known)| known.strip_suffix(')')?.parse().ok());
                 tally.orders.known += known.unwrap_or(0);
             }
             _ => {}
