@@ -7,6 +7,7 @@ use lab::play::{Shown, play};
 use lab::readme::Readme;
 use lab::servers::Service;
 use lab::{lessons, root};
+use pulldown_cmark::{Event, Parser, Tag};
 
 use crate::support::{Servers, program};
 
@@ -88,6 +89,46 @@ fn excerpts_are_whole() {
             }
         }
     }
+}
+
+/// The anchors that GitHub gives to the headings of a page.
+fn anchors(text: &str) -> Vec<String> {
+    let mut fenced = false;
+    let headings = text.lines().filter(|line| {
+        fenced ^= line.starts_with("```");
+        !fenced && line.starts_with('#')
+    });
+    let slug = |heading: &str| -> String {
+        let words = heading.trim_start_matches('#').trim().to_lowercase();
+        let kept = words.chars().filter(|it| it.is_alphanumeric() || " -_".contains(*it));
+        kept.map(|it| if it == ' ' { '-' } else { it }).collect()
+    };
+    headings.map(slug).collect()
+}
+
+#[test]
+fn links_lead_to_what_is_there() {
+    let pages = ["README", "CONTRIBUTING", "GLOSSARY", "BENCHMARKS", "CHANGELOG"];
+    let mut pages: Vec<_> = pages.iter().map(|name| root().join(format!("{name}.md"))).collect();
+    pages.extend(lessons().unwrap().iter().map(|folder| folder.join("README.md")));
+    let mut links = 0;
+    for page in pages {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for event in Parser::new(&text) {
+            let Event::Start(Tag::Link { dest_url: link, .. }) = event else { continue };
+            if link.contains("://") {
+                continue;
+            }
+            let (file, anchor) = link.split_once('#').unwrap_or((&*link, ""));
+            let target = if file.is_empty() { page.clone() } else { page.with_file_name(file) };
+            assert!(target.exists(), "{}: {link}", page.display());
+            let there = anchor.is_empty()
+                || anchors(&std::fs::read_to_string(target).unwrap()).contains(&anchor.to_owned());
+            assert!(there, "{}: {link}", page.display());
+            links += 1;
+        }
+    }
+    assert!(links > 50, "only {links} links");
 }
 
 /// What the player says of this README, whose first line is line 1.
