@@ -110,7 +110,11 @@ async fn do_tasks(
         };
         tokio::select! {
             () = dots => {} // this is the work
-            () = stop.cancelled() => break,
+            () = stop.cancelled() => {
+                let fate = if args.auto_ack { "Lost" } else { "Put back" };
+                say!(" [ ] {fate}: {}", printable(&task.data))?;
+                break;
+            }
         }
 
         // Acknowledged after the work, never before: if we die in the middle of it, the broker
