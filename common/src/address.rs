@@ -6,7 +6,8 @@ use anyhow::{Context, anyhow, ensure};
 use lapin::uri::AMQPUri;
 
 /// The address of RabbitMQ: the environment variable `AMQP_URL`, or else the user `guest` at the
-/// default port of this machine. `%2f` is `/`, the name of the default virtual host.
+/// default port of this machine. `%2f` is `/`, the name of the default virtual host. For the nodes
+/// of a cluster it is several addresses, with commas between them.
 ///
 /// How such a URL is written: <https://www.rabbitmq.com/docs/uri-spec>.
 pub fn amqp_url() -> String {
@@ -38,12 +39,21 @@ fn variable(name: &str, default: &str) -> String {
     env::var_os(name).map_or(default.to_owned(), |value| value.to_string_lossy().into_owned())
 }
 
+/// Reads each of the URLs in a list as lapin does.
+///
+/// # Errors
+///
+/// How each of them must be written.
+pub fn parse_all(urls: &str) -> anyhow::Result<Vec<AMQPUri>> {
+    urls.split(',').map(|url| parse(url.trim())).collect()
+}
+
 /// Reads the URL as lapin does.
 ///
 /// # Errors
 ///
 /// How the URL must be written. Its text is not repeated: nobody knows where in it the password is.
-pub fn parse(url: &str) -> anyhow::Result<AMQPUri> {
+fn parse(url: &str) -> anyhow::Result<AMQPUri> {
     const FORM: &str = "AMQP_URL must be amqp://user:password@host:port/vhost (or amqps://), with \
                         characters other than letters and digits percent-encoded";
     let host = host(url).context(FORM)?;
@@ -69,7 +79,7 @@ pub fn masked(uri: &AMQPUri) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{masked, parse};
+    use super::{masked, parse_all};
 
     #[test]
     fn a_url_is_shown_without_its_password() {
@@ -77,8 +87,11 @@ mod tests {
             ("amqp://guest:secret@localhost:5672/%2f", "amqp://guest:***@localhost:5672/%2F"),
             ("amqps://us%40er:se%2Fcret@broker/shop", "amqps://us%40er:***@broker:5671/shop"),
         ] {
-            assert_eq!(masked(&parse(url).unwrap()), shown);
+            assert_eq!(parse_all(url).unwrap().iter().map(masked).collect::<Vec<_>>(), [shown]);
         }
+        let list = "amqp://a:secret@one/%2f, amqp://a:secret@two:5673/%2f";
+        let shown: Vec<_> = parse_all(list).unwrap().iter().map(masked).collect();
+        assert_eq!(shown, ["amqp://a:***@one:5672/%2F", "amqp://a:***@two:5673/%2F"]);
     }
 
     #[test]
@@ -90,8 +103,11 @@ mod tests {
             "amqp://guest:top/secret@localhost",
             "http://secret",
             "url:amqp://guest:secret@localhost",
+            "amqp://guest:secret@localhost,",
+            "amqp://guest:sec,secret@localhost",
+            "amqp://guest:guest@localhost,amqp://guest:top/secret@localhost",
         ] {
-            let error = parse(url).unwrap_err().to_string();
+            let error = parse_all(url).unwrap_err().to_string();
             assert!(error.contains("AMQP_URL must be amqp://"), "{error}");
             assert!(!error.contains("secret"), "{error}");
         }

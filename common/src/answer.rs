@@ -1,15 +1,17 @@
 //! How long to wait for an answer: a broker may be silent, and so may a network.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use anyhow::anyhow;
+use lapin::uri::AMQPUri;
 use lapin::{Channel, Confirmation, Connection, PublisherConfirm};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::task::JoinSet;
+use tokio::time::{error::Elapsed, sleep, timeout};
 
-use crate::address::{amqp_url, parse};
+use crate::address::{amqp_url, parse_all};
 use crate::backoff::Backoff;
 use crate::lost::Again;
 use crate::{close, connect};
@@ -60,19 +62,36 @@ pub async fn confirmed(
     }
 }
 
-/// Waits until what listens at [`amqp_url`] answers something, or does not listen any more. lapin
+/// Waits until one of [`amqp_url`]'s servers answers something, or none listens and is silent. lapin
 /// 4.12.3 leaves a thread and a socket behind with each attempt to connect that is not answered.
 pub async fn answers(backoff: &mut Backoff) {
-    let Ok(uri) = parse(&amqp_url()) else { return };
-    let host = uri.authority.host.trim_matches(['[', ']']);
-    let ask = async || {
-        let mut stream = TcpStream::connect((host, uri.authority.port)).await?;
-        stream.write_all(b"AMQP\x00\x00\x09\x01").await?; // so a client begins
-        stream.read_u8().await
-    };
-    while timeout(PATIENCE, ask()).await.is_err() {
+    let Ok(addresses) = parse_all(&amqp_url()) else { return };
+    loop {
+        let mut asked: JoinSet<_> = addresses.iter().cloned().map(ask).collect();
+        let mut silent = false;
+        while let Some(answer) = asked.join_next().await {
+            match answer {
+                Ok(Ok(Ok(_))) => return,
+                Ok(Err(_)) => silent = true,
+                _ => {} // nothing listens there
+            }
+        }
+        if !silent {
+            return;
+        }
         backoff.wait().await;
     }
+}
+
+/// The first byte that a server answers to a client that begins.
+async fn ask(uri: AMQPUri) -> Result<io::Result<u8>, Elapsed> {
+    let host = uri.authority.host.trim_matches(['[', ']']);
+    timeout(PATIENCE, async {
+        let mut stream = TcpStream::connect((host, uri.authority.port)).await?;
+        stream.write_all(b"AMQP\x00\x00\x09\x01").await?;
+        stream.read_u8().await
+    })
+    .await
 }
 
 static ANSWERS: AtomicUsize = AtomicUsize::new(0);

@@ -2,7 +2,8 @@
 //! when one is lost, and what a program prints. The AMQP calls are in the lessons.
 //!
 //! - [`address`]: `AMQP_URL` and `MYSQL_URL`;
-//! - [`connect`]: one connection, its name, its errors with advice, its clean end;
+//! - [`connect`]: one connection, its address, its name, its clean end;
+//! - [`unconnected`]: why there is no connection, and what to do about it;
 //! - [`answer`]: how long to wait for an answer of the broker;
 //! - [`supervise`]: one connection after the other;
 //! - [`lost`]: when a connection is lost;
@@ -24,6 +25,7 @@ pub mod mysql;
 pub mod report;
 pub mod stop;
 pub mod supervise;
+pub mod unconnected;
 
 pub use answer::{confirmed, once};
 pub use beside::beside;

@@ -16,9 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::answer::answers;
 use crate::backoff::Backoff;
-use crate::connect::Unconnected;
 use crate::lost::{Again, is_refused, lost, mendable};
 use crate::stop::{GRACE, at_ctrl_c};
+use crate::unconnected::Unconnected;
 use crate::{careful, close, connect, note};
 
 /// A connection that has lasted so long was a good one: the next pause is a short one again.
