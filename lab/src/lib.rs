@@ -3,14 +3,17 @@
 
 pub mod amqp;
 pub mod bench;
+pub mod control;
 pub mod guard;
 pub mod install;
+pub mod jobs;
 pub mod play;
 pub mod process;
 pub mod progress;
 pub mod readme;
 pub mod servers;
 pub mod signals;
+pub mod status;
 pub mod terminal;
 pub mod up;
 pub mod url;

@@ -1,25 +1,14 @@
 //! The command line of the lab: `cargo lab`.
 
-use std::env;
-use std::io::{BufRead, BufReader, IsTerminal};
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode, Stdio};
-use std::thread;
-use std::time::Instant;
+use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
-use clap::{Parser, Subcommand, ValueEnum};
+use anyhow::Result;
+use clap::{Parser, Subcommand};
 use lab::bench::Benchmark;
-use lab::guard::{self, Guard};
-use lab::install::{self, Package, install};
-use lab::play::{self, INSTANCE, Shown};
-use lab::process::{cargo, run};
 use lab::progress::Tasks;
-use lab::readme::Readme;
-use lab::servers::probe::Answer;
-use lab::servers::{Backend, Instance, Service};
-use lab::{LEFT_OUT, find_lessons, root, signals, up};
+use lab::servers::{NODES, Server};
+use lab::{control, guard, jobs, signals, status, up};
 
 /// The lab of the RabbitMQ course: it starts the servers, and plays and tests the lessons.
 ///
@@ -67,7 +56,11 @@ enum Cmd {
         seed: Option<u64>,
     },
     /// Find RabbitMQ and MySQL, or start them
-    Up,
+    Up {
+        /// How many nodes RabbitMQ has: 1, or 3 that are one cluster
+        #[arg(long, value_parser = nodes)]
+        nodes: Option<usize>,
+    },
     /// Stop the servers that `up` has started
     Down {
         /// Delete their data, too: queues, messages, tables
@@ -76,23 +69,50 @@ enum Cmd {
     },
     /// Show the servers, and each queue with its messages and consumers
     Status,
+    /// Stop a server that `up` has started: `rabbitmq`, `mysql`, or a node, `rabbit2`
+    Stop {
+        /// Kill it (kill -9) instead of stopping it cleanly
+        #[arg(long)]
+        kill: bool,
+        server: Server,
+    },
+    /// Start a server that `stop` has stopped
+    Start { server: Server },
     /// Stop a server that `up` has started, and start it again
     Restart {
         /// Kill it (kill -9) instead of stopping it cleanly
         #[arg(long)]
         kill: bool,
-        server: Service,
+        server: Server,
     },
+    /// Let a server that `up` has started stand still (SIGSTOP), as on a network that is cut
+    Pause { server: Server },
+    /// Let a server go on that stands still
+    Resume { server: Server },
     /// Run RabbitMQ's command line tool for the RabbitMQ that `up` has started
-    Rabbitmqctl {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
-        arguments: Vec<String>,
-    },
+    Rabbitmqctl(Tool),
+    /// The same for RabbitMQ's `rabbitmq-queues`
+    RabbitmqQueues(Tool),
+    /// The same for RabbitMQ's `rabbitmq-upgrade`
+    RabbitmqUpgrade(Tool),
     /// Run an SQL statement in the MySQL that `up` has found or started
     Mysql { statement: String },
     /// Watch over temporary servers until standard input ends
     #[command(hide = true)]
     Guard { folder: PathBuf },
+}
+
+#[derive(clap::Args)]
+struct Tool {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+    arguments: Vec<String>,
+}
+
+fn nodes(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(nodes @ (1 | NODES)) => Ok(nodes),
+        _ => Err("1 or 3".to_owned()),
+    }
 }
 
 fn main() -> ExitCode {
@@ -109,231 +129,31 @@ fn main() -> ExitCode {
 
 fn command(command: Cmd) -> Result<ExitCode> {
     match command {
-        Cmd::Play { lessons } => play(&lessons)?,
-        Cmd::Test { arguments } => return test(&arguments),
-        Cmd::Bench { names, write } => return bench(&names, write),
-        Cmd::Faults { minutes, seed } => return faults(minutes, seed),
-        Cmd::Up => up::up(&Tasks::default())?,
+        Cmd::Play { lessons } => jobs::play(&lessons)?,
+        Cmd::Test { arguments } => return jobs::test(&arguments),
+        Cmd::Bench { names, write } => return jobs::bench(&names, write),
+        Cmd::Faults { minutes, seed } => return jobs::faults(minutes, seed),
+        Cmd::Up { nodes } => up::up(nodes, &Tasks::default())?,
         Cmd::Down { wipe } => up::down(wipe)?,
-        Cmd::Status => up::status()?,
-        Cmd::Restart { kill, server } => up::restart(server, kill)?,
-        Cmd::Rabbitmqctl { arguments } => {
-            let code = up::rabbitmqctl(&arguments)?;
-            return Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)));
-        }
-        Cmd::Mysql { statement } => {
-            let code = up::mysql(&statement)?;
-            return Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)));
-        }
+        Cmd::Status => status::status()?,
+        Cmd::Stop { kill, server } => control::stop(server, kill)?,
+        Cmd::Start { server } => control::start(server)?,
+        Cmd::Restart { kill, server } => control::restart(server, kill)?,
+        Cmd::Pause { server } => control::pause(server, true)?,
+        Cmd::Resume { server } => control::pause(server, false)?,
+        Cmd::Rabbitmqctl(tool) => return rabbitmq("rabbitmqctl", &tool),
+        Cmd::RabbitmqQueues(tool) => return rabbitmq("rabbitmq-queues", &tool),
+        Cmd::RabbitmqUpgrade(tool) => return rabbitmq("rabbitmq-upgrade", &tool),
+        Cmd::Mysql { statement } => return Ok(code(control::mysql(&statement)?)),
         Cmd::Guard { folder } => guard::main(folder)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a command of the lab needs before it begins.
-struct Needs {
-    backend: fn(&Tasks) -> Result<Backend>,
-    services: &'static [Service],
-    /// Beside the servers.
-    packages: &'static [Package],
-    /// The name of what is compiled.
-    what: &'static str,
+fn rabbitmq(name: &str, tool: &Tool) -> Result<ExitCode> {
+    Ok(code(control::rabbitmq_tool(name, &tool.arguments)?))
 }
 
-/// Temporary servers and their guard. Installs what is missing, and runs cargo to compile
-/// meanwhile.
-fn set_up(
-    tasks: &Tasks,
-    needs: &Needs,
-    builds: Vec<Command>,
-) -> Result<(Instance, &'static Guard)> {
-    let folder = Instance::temporary_folder();
-    // before cargo compiles: it may replace our own program
-    let guard = signals::end_with(Guard::over(&env::current_exe()?, &folder)?)?;
-    let building = thread::spawn({
-        let (tasks, what) = (tasks.clone(), needs.what);
-        move || -> Result<()> {
-            let task = tasks.start(format!("Compiling {what}"));
-            for build in builds {
-                run(&task, build)?;
-            }
-            task.done(&format!("Compiled {what}"));
-            Ok(())
-        }
-    });
-    // If the servers do not start, nobody needs to wait for what is compiled.
-    let backend = (needs.backend)(tasks)?;
-    install(install::servers(backend).iter().chain(needs.packages), tasks)?;
-    let instance = Instance::temporary(folder, backend)?;
-    instance.start(needs.services, tasks)?;
-    match building.join() {
-        Ok(built) => built?,
-        Err(_) => bail!("a thread of the lab has panicked"),
-    }
-    Ok((instance, guard))
-}
-
-fn play(lessons: &[String]) -> Result<()> {
-    let folders = find_lessons(lessons)?;
-    let tasks = Tasks::default();
-    let builds = folders.iter().map(|folder| lab::build(folder)).collect();
-    let needs = Needs {
-        backend: Backend::choose,
-        services: &Service::ALL,
-        packages: install::LESSONS,
-        what: "the lessons",
-    };
-    let (instance, guard) = set_up(&tasks, &needs, builds)?;
-
-    println!(
-        "\nThe pages name the default ports: below, these stand for the ports of these servers."
-    );
-    let colour = std::io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none();
-    for folder in &folders {
-        let readme = Readme::read(&folder.join("README.md"))?;
-        play_live(&readme, &instance, guard, colour)?;
-    }
-    println!("\nEvery line came as the README says.");
-    Ok(())
-}
-
-/// Each line under the name of its terminal.
-fn play_live(readme: &Readme, instance: &Instance, guard: &Guard, colour: bool) -> Result<()> {
-    let mut terminals: Vec<&str> = Vec::new();
-    for step in &readme.steps {
-        if !terminals.contains(&step.terminal.as_str()) {
-            terminals.push(&step.terminal);
-        }
-    }
-    let width = terminals.iter().map(|name| name.len()).max().unwrap_or_default();
-    let mut show = |shown: Shown| match shown {
-        Shown::Heading(title) if colour => println!("\n\x1b[1m{title}\x1b[0m"),
-        Shown::Heading(title) => println!("\n{title}"),
-        Shown::Line { terminal, text } => {
-            let index = terminals.iter().position(|name| *name == terminal).unwrap_or_default();
-            match colour {
-                true => println!("\x1b[{}m{terminal:>width$} |\x1b[0m {text}", 32 + index % 5),
-                false => println!("{terminal:>width$} | {text}"),
-            }
-        }
-    };
-    play::play(readme, instance, guard, &mut show)
-}
-
-/// Ends with a line that counts, whatever the tests have printed before.
-fn test(arguments: &[String]) -> Result<ExitCode> {
-    let start = Instant::now();
-    let (mut passed, mut failed, mut left_out) = (0, 0, Vec::new());
-    let (instance, code) = run_cargo(
-        &["test", "--package", "lab", "--package", "common", "--lib", "--test", "lessons"],
-        &Needs {
-            backend: Backend::choose,
-            services: &Service::ALL,
-            packages: install::TESTS,
-            what: "the tests",
-        },
-        arguments,
-        &[],
-        |line| {
-            // test result: ok. 94 passed; 0 failed; ...
-            if let Some(result) = line.strip_prefix("test result: ") {
-                let numbers = result.split([' ', ';']).filter_map(|word| word.parse::<u32>().ok());
-                let numbers: Vec<_> = numbers.collect();
-                passed += numbers.first().unwrap_or(&0);
-                failed += numbers.get(1).unwrap_or(&0);
-            }
-            left_out.extend(line.split_once(LEFT_OUT).map(|(_, what)| what.to_owned()));
-        },
-    )?;
-    let count = left_out.len() as u32;
-    for what in left_out {
-        println!("{LEFT_OUT}{what}");
-    }
-    let versions = Service::ALL.map(|service| match instance.probe(service) {
-        Answer::Server(name) => name,
-        _ => service.name().to_owned(),
-    });
-    println!(
-        "{}{}: {} tests passed, {failed} failed, {count} left out, {} s",
-        versions.join(" and "),
-        if instance.backend == Backend::Docker { " with Docker" } else { "" },
-        passed - count,
-        start.elapsed().as_secs()
-    );
-    Ok(code)
-}
-
-fn bench(names: &[Benchmark], write: bool) -> Result<ExitCode> {
-    let names = names.iter().filter_map(Benchmark::to_possible_value);
-    let mut arguments = vec!["--".to_owned()];
-    arguments.extend(names.map(|name| name.get_name().to_owned()));
-    arguments.extend(write.then(|| "--write".to_owned()));
-    let (_, code) = run_cargo(
-        &["bench", "--package", "lab", "--bench", "course"],
-        &Needs {
-            backend: |_| Ok(Backend::Local), // or a container's network would be measured, too
-            services: &Service::ALL,
-            packages: install::BENCHMARKS,
-            what: "the benchmark",
-        },
-        &arguments,
-        &[],
-        |_| (),
-    )?;
-    Ok(code)
-}
-
-fn faults(minutes: f64, seed: Option<u64>) -> Result<ExitCode> {
-    let mut variables = vec![("LAB_MINUTES", minutes.to_string())];
-    variables.extend(seed.map(|seed| ("LAB_SEED", seed.to_string())));
-    let (_, code) = run_cargo(
-        &["test", "--release", "--package", "lab", "--test", "faults"],
-        &Needs {
-            backend: Backend::choose,
-            services: &[], // it breaks servers of its own
-            packages: install::FAULTS,
-            what: "the faults",
-        },
-        &["--".to_owned(), "--nocapture".to_owned()],
-        &variables,
-        |_| (),
-    )?;
-    Ok(code)
-}
-
-/// Runs cargo with temporary servers, which it finds through [`INSTANCE`].
-fn run_cargo(
-    command: &[&str],
-    needs: &Needs,
-    arguments: &[String],
-    variables: &[(&str, String)],
-    mut heard: impl FnMut(&str),
-) -> Result<(Instance, ExitCode)> {
-    let tasks = Tasks::default();
-    let mut build = cargo();
-    build.current_dir(root()).args(command).arg("--no-run");
-    let (instance, guard) = set_up(&tasks, needs, vec![build])?;
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    let mut cargo = cargo()
-        .current_dir(root())
-        .args(command)
-        .args(arguments)
-        .envs(variables.iter().map(|(name, value)| (name, value)))
-        .env(INSTANCE, &instance.folder)
-        // Most tests wait most of the time, for servers that start and for each other.
-        .env("RUST_TEST_THREADS", (2 * cores).to_string())
-        .stdout(Stdio::piped())
-        .process_group(0) // the guard ends it, however we end
-        .spawn()
-        .context("cannot start cargo")?;
-    guard.adopt(cargo.id());
-    let stdout = cargo.stdout.take().context("cargo has no output")?;
-    for line in BufReader::new(stdout).lines() {
-        let line = line?;
-        println!("{line}");
-        heard(&line);
-    }
-    let status = cargo.wait()?;
-    guard.release(cargo.id());
-    Ok((instance, if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }))
+fn code(code: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
 }

@@ -1,18 +1,20 @@
 //! Plays a README: runs its commands in as many terminals as it has, and compares every line.
 
 use std::collections::HashMap;
+use std::mem;
 use std::process::Command;
 use std::sync::mpsc::RecvTimeoutError;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 
 use crate::guard::Guard;
 use crate::process::without_cargo;
+use crate::progress::Tasks;
 use crate::readme::{Action, Readme, Step, matches};
 use crate::root;
-use crate::servers::{Instance, Ports};
+use crate::servers::{Instance, Ports, Service};
 use crate::terminal::Terminal;
 
 /// How long a terminal may take for its next line, and a program for its end.
@@ -29,6 +31,19 @@ pub enum Shown<'a> {
         terminal: &'a str,
         text: &'a str,
     },
+}
+
+/// The servers for a page: those that there are, or a cluster in the place of the one RabbitMQ, or
+/// the other way round.
+pub fn servers(readme: &Readme, instance: &Instance, tasks: &Tasks) -> Result<Instance> {
+    let servers = match readme.wants_nodes() {
+        wanted if wanted == instance.is_cluster() => return Ok(instance.clone()),
+        true => instance.clone().with_nodes()?,
+        false => instance.clone().without_nodes(),
+    };
+    instance.stop(Service::Rabbitmq, false)?;
+    servers.start(&[Service::Rabbitmq], tasks)?;
+    Ok(servers)
 }
 
 struct Player<'a> {
@@ -50,6 +65,8 @@ struct Program<'a> {
     fails: bool,
     /// Ended by `^\`: it has no exit code.
     quit: bool,
+    /// Lines may come before the next one that is expected.
+    skips: bool,
 }
 
 /// Plays the README with these servers.
@@ -100,6 +117,10 @@ impl<'a> Player<'a> {
                     self.program(step)?.quit = true;
                 }
                 Action::Expect(expected) => self.expect(step, expected)?,
+                Action::Skip => {
+                    self.line(terminal, "...");
+                    self.program(step)?.skips = true;
+                }
             }
             // What the README does not go on with must end by itself.
             let mut later = steps[index + 1..].iter();
@@ -169,23 +190,32 @@ impl<'a> Player<'a> {
                 _ => Some(false),
             })
             .any(|error| error);
-        let program = Program { terminal, line: step.line, fails, quit: false };
+        let program = Program { terminal, line: step.line, fails, quit: false, skips: false };
         self.running.insert(step.terminal.clone(), program);
         Ok(())
     }
 
     fn expect(&mut self, step: &Step, expected: &str) -> Result<()> {
         let at = self.readme.at(step.line);
-        let line = match self.program(step)?.terminal.line(LIMIT) {
-            Ok(line) => self.without_ports(&line),
-            Err(RecvTimeoutError::Timeout) => {
-                bail!("{at}: nothing came within {} s\n  expected: {expected}", LIMIT.as_secs())
-            }
-            Err(RecvTimeoutError::Disconnected) => {
-                bail!("{at}: the program ended before this line\n  expected: {expected}")
+        let skips = mem::take(&mut self.program(step)?.skips);
+        let start = Instant::now();
+        let line = loop {
+            let left = LIMIT.saturating_sub(start.elapsed());
+            let line = match self.program(step)?.terminal.line(left) {
+                Ok(line) => self.without_ports(&line),
+                Err(RecvTimeoutError::Timeout) => {
+                    let limit = LIMIT.as_secs();
+                    bail!("{at}: nothing came within {limit} s\n  expected: {expected}")
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    bail!("{at}: the program ended before this line\n  expected: {expected}")
+                }
+            };
+            self.line(&step.terminal, &line);
+            if !skips || matches(expected, &line) {
+                break line;
             }
         };
-        self.line(&step.terminal, &line);
         if !matches(expected, &line) {
             bail!("{at}: another line came\n  expected: {expected}\n  came:     {line}");
         }
@@ -198,7 +228,13 @@ impl<'a> Player<'a> {
             return Ok(());
         };
         let at = self.readme.at(line);
-        let result = match program.terminal.line(LIMIT) {
+        let next = loop {
+            let next = program.terminal.line(LIMIT);
+            if !program.skips || next.is_err() {
+                break next;
+            }
+        };
+        let result = match next {
             Ok(line) => {
                 let line = self.without_ports(&line);
                 self.line(terminal, &line);
@@ -225,16 +261,21 @@ impl<'a> Player<'a> {
     }
 
     /// READMEs speak of the default ports; the servers are elsewhere.
-    fn ports(&self) -> [(String, String); 5] {
+    fn ports(&self) -> Vec<(String, String)> {
         let (default, ours) = (Ports::DEFAULT, self.instance.ports);
-        [
+        let mut ports = vec![
             (default.amqp, ours.amqp),
             (default.management, ours.management),
             (default.mysql, ours.mysql),
             (default.admin, ours.admin),
             (default.main, ours.main),
-        ]
-        .map(|(default, ours)| (format!("localhost:{default}"), format!("localhost:{ours}")))
+        ];
+        for (ours, number) in self.instance.others.iter().zip(2..) {
+            let default = Ports::of_node(number);
+            ports.extend([(default.amqp, ours.amqp), (default.management, ours.management)]);
+        }
+        let name = |port| format!("localhost:{port}");
+        ports.into_iter().map(|(default, ours)| (name(default), name(ours))).collect()
     }
 
     fn with_ports(&self, command: &str) -> String {

@@ -59,6 +59,8 @@ pub enum Action {
     Quit,
     /// A line that the terminal shows; `[..]` stands for any text.
     Expect(String),
+    /// `...`: any number of lines.
+    Skip,
 }
 
 /// A `rust` block.
@@ -151,6 +153,7 @@ impl Readme {
                         Some(command) => Action::Run(command.to_owned()),
                         None if text == "^C" => Action::Interrupt,
                         None if text == "^\\" => Action::Quit,
+                        None if text == "..." => Action::Skip,
                         None => Action::Expect(text.to_owned()),
                     };
                     let mut earlier = self.steps.iter().filter(|step| step.terminal == title);
@@ -173,6 +176,12 @@ impl Readme {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Whether the page is played with a cluster: it has the command that starts one.
+    pub fn wants_nodes(&self) -> bool {
+        let starts = |step: &Step| step.action == Action::Run("cargo lab up --nodes 3".to_owned());
+        self.steps.iter().any(starts)
     }
 
     /// How this place is called in an error.

@@ -1,51 +1,55 @@
 //! The servers for working by hand: found where they run already, or started.
 
 use std::env;
-use std::io::{self, IsTerminal};
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context, Result, bail};
-use serde::Deserialize;
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::install::{self, install};
 use crate::play::INSTANCE;
 use crate::progress::Tasks;
 use crate::root;
-use crate::servers::management::Management;
 use crate::servers::probe::{self, Answer};
-use crate::servers::{Backend, Instance, Ports, Service};
-use crate::url::{Url, encode};
-
-/// Where the management page of a RabbitMQ is that we have not started, as docker-compose.yml has
-/// it.
-const MANAGEMENT_PORT: &str = "RABBITMQ_MANAGEMENT_PORT";
+use crate::servers::{Backend, Instance, NODES, Ports, Service};
+use crate::url::Url;
 
 /// Where a service is to be looked for.
-struct Place {
-    service: Service,
-    url: Url,
+pub(crate) struct Place {
+    pub service: Service,
+    pub url: Url,
     /// Whether the URL is from the environment.
     given: bool,
 }
 
 impl Place {
-    fn of(service: Service) -> Result<Self> {
-        let schemes: &[&str] = match service {
-            Service::Rabbitmq => &["amqp", "amqps"],
-            Service::Mysql => &["mysql"],
+    /// What the environment names, or else the nodes that we have started, or the default port.
+    pub fn all(service: Service) -> Result<Vec<Self>> {
+        let (schemes, default): (&[&str], _) = match service {
+            Service::Rabbitmq => (&["amqp", "amqps"], "amqp://guest:guest@localhost:5672/%2f"),
+            Service::Mysql => (&["mysql"], "mysql://guest:guest@localhost:3306/test"),
         };
         let given = Url::from_env(Self::variable(service), schemes)?;
-        let default = match service {
-            Service::Rabbitmq => "amqp://guest:guest@localhost:5672/%2f",
-            Service::Mysql => "mysql://guest:guest@localhost:3306/test",
+        let is_given = given.is_some();
+        let default = match (service, ours()) {
+            (Service::Rabbitmq, Some(ours)) if ours.is_cluster() => ours.amqp_url(),
+            _ => default.to_owned(),
         };
-        Ok(Self {
-            service,
-            given: given.is_some(),
-            url: given.or_else(|| Url::parse(default)).context("no URL")?,
-        })
+        let urls = given.or_else(|| default.split(',').map(Url::parse).collect());
+        let place = |url| Self { service, url, given: is_given };
+        Ok(urls.context("no URL")?.into_iter().map(place).collect())
+    }
+
+    /// The first of them that answers, or else the first.
+    pub fn first(service: Service) -> Result<Self> {
+        let mut places = Self::all(service)?;
+        let answers = |place: &Self| matches!(place.probe(), Answer::Server(_));
+        let first = match places.len() {
+            1 => 0,
+            _ => places.iter().position(answers).unwrap_or(0),
+        };
+        Ok(places.swap_remove(first))
     }
 
     fn variable(service: Service) -> &'static str {
@@ -55,7 +59,7 @@ impl Place {
         }
     }
 
-    fn probe(&self) -> Answer {
+    pub fn probe(&self) -> Answer {
         match self.service {
             Service::Rabbitmq => probe::rabbitmq(&self.url),
             Service::Mysql => probe::mysql(&self.url, mysql_client(&self.url)),
@@ -67,7 +71,7 @@ impl Place {
     /// # Errors
     ///
     /// Something is there that cannot be used: what, and what to set.
-    fn find(&self) -> Result<Option<String>> {
+    pub fn find(&self) -> Result<Option<String>> {
         let Url { user, path, .. } = &self.url;
         let address = self.url.address();
         let variable = Self::variable(self.service);
@@ -103,77 +107,146 @@ pub fn ours() -> Option<Instance> {
     Instance::load(&folder)
 }
 
-/// Our own servers, if the server that is meant is one of them: `AMQP_URL` may name another one
-/// while ours runs.
-fn ours_at(service: Service, url: &Url) -> Option<Instance> {
-    ours().filter(|ours| {
-        ["localhost", "127.0.0.1"].contains(&url.host.as_str())
-            && url.port == ours.port(service)
-            && ours.is_running(service)
-    })
-}
-
-fn is_ours(place: &Place) -> bool {
-    ours_at(place.service, &place.url).is_some()
+/// Our own server, or node, at this address: `AMQP_URL` may name another one while ours runs.
+pub(crate) fn ours_at(service: Service, url: &Url) -> Option<Instance> {
+    let local = ["localhost", "127.0.0.1"].contains(&url.host.as_str());
+    let mut parts = ours().filter(|_| local)?.parts(service).into_iter();
+    parts.find(|part| url.port == part.port(service) && part.is_running(service))
 }
 
 /// MySQL's own command line tool for this database: this machine's, or that in our container.
-fn mysql_client(url: &Url) -> Option<Command> {
+pub(crate) fn mysql_client(url: &Url) -> Option<Command> {
     probe::mysql_client(url).or_else(|| ours_at(Service::Mysql, url)?.mysql(url))
 }
 
-/// Finds or starts RabbitMQ and MySQL, and says which.
-pub fn up(tasks: &Tasks) -> Result<()> {
+/// Finds or starts RabbitMQ and MySQL, and says which. With `nodes`, RabbitMQ is a cluster.
+pub fn up(nodes: Option<usize>, tasks: &Tasks) -> Result<()> {
+    let running = ours().filter(|ours| Service::ALL.iter().any(|&one| ours.is_running(one)));
+    let cluster = running.as_ref().is_some_and(Instance::is_cluster);
+    let wanted = nodes.map_or(cluster, |nodes| nodes == NODES);
+    if let (Some(ours), true) = (&running, nodes.is_some() && wanted != cluster) {
+        ensure!(
+            !ours.is_running(Service::Rabbitmq),
+            "RabbitMQ runs already, with another number of nodes: `cargo lab down` stops it"
+        );
+    }
     let mut missing = Vec::new();
     for service in Service::ALL {
-        let place = Place::of(service)?;
-        match place.find()? {
-            Some(name) => println!("{}", describe(&place, &name)),
-            None => missing.push(service),
+        let complete = match service {
+            Service::Rabbitmq if wanted => find_nodes()?,
+            _ => find(service)?,
+        };
+        if !complete {
+            missing.push(service);
         }
     }
-    if missing.is_empty() {
-        return Ok(());
+    if !missing.is_empty() {
+        let backend = match running {
+            Some(ours) => ours.backend,
+            None => Backend::docker_or_local(tasks),
+        };
+        if backend == Backend::Local {
+            let packages: Vec<_> = missing.iter().copied().map(install::server).collect();
+            install(&packages, tasks)?;
+        }
+        let servers = Instance::of_checkout(backend);
+        let servers = if wanted { servers.with_nodes()? } else { servers };
+        servers.start(&missing, tasks)?;
+        for service in missing {
+            let found = find(service)?;
+            ensure!(found, "{} has ended again", service.name());
+        }
     }
-    if missing.contains(&Service::Rabbitmq) {
-        let port = Ports::DEFAULT.management;
-        TcpListener::bind(("127.0.0.1", port)).with_context(|| {
-            format!("RabbitMQ's management page needs port {port}, which is in use. Stop what listens there")
-        })?;
-    }
-    let backend = match ours() {
-        Some(ours) if Service::ALL.iter().any(|&service| ours.is_running(service)) => ours.backend,
-        _ => Backend::docker_or_local(tasks),
-    };
-    if backend == Backend::Local {
-        let packages: Vec<_> = missing.iter().copied().map(install::server).collect();
-        install(&packages, tasks)?;
-    }
-    Instance::of_checkout(backend).start(&missing, tasks)?;
-    for service in missing {
-        let place = Place::of(service)?;
-        let name = place.find()?.with_context(|| format!("{} has ended again", service.name()))?;
-        println!("{}", describe(&place, &name));
+    if let Some(ours) = ours().filter(|_| wanted) {
+        println!("So that programs find all nodes:\nexport AMQP_URL={}", ours.amqp_url());
     }
     Ok(())
 }
 
-fn describe(place: &Place, name: &str) -> String {
-    let whose = match (is_ours(place), place.given) {
-        (true, _) => "started by the lab",
-        (false, true) => match place.service {
+/// Says what answers. Whether something does; what is missing must be startable.
+fn find(service: Service) -> Result<bool> {
+    let places = Place::all(service)?;
+    let mut unanswered = Vec::new();
+    for place in &places {
+        match places.len() {
+            1 => match place.find()? {
+                Some(name) => println!("{}", describe(place, &name)),
+                None => unanswered.push(place),
+            },
+            _ => match place.probe() {
+                Answer::Nothing => unanswered.push(place),
+                _ => println!("{}", describe(place, &place.find()?.unwrap_or_default())),
+            },
+        }
+    }
+    if unanswered.len() < places.len() {
+        for place in unanswered {
+            println!("Nothing at {}", place.url.address());
+        }
+        return Ok(true);
+    }
+    for place in unanswered {
+        place.find()?; // an error, if the environment names it
+    }
+    if service == Service::Rabbitmq {
+        is_free(Ports::DEFAULT.management)?;
+    }
+    Ok(false)
+}
+
+fn is_free(port: u16) -> Result<()> {
+    TcpListener::bind(("127.0.0.1", port)).map(drop).with_context(|| {
+        format!("RabbitMQ or its management page needs port {port}, which is in use. Stop what listens there")
+    })
+}
+
+/// Says which nodes of ours there are. Whether all of them run; what is missing must be startable.
+fn find_nodes() -> Result<bool> {
+    let servers = match ours().filter(Instance::is_cluster) {
+        Some(ours) => ours,
+        None => Instance::of_checkout(Backend::Local).with_nodes()?,
+    };
+    let nodes = servers.nodes();
+    let ours = |url: &Url| {
+        let ports = nodes.iter().any(|node| node.ports.amqp == url.port);
+        ports && ["localhost", "127.0.0.1"].contains(&url.host.as_str())
+    };
+    let given = Place::all(Service::Rabbitmq)?;
+    ensure!(
+        given.iter().all(|place| !place.given || ours(&place.url)),
+        "AMQP_URL names other servers than the nodes, which are at {}: unset it",
+        servers.amqp_url()
+    );
+    let running = |node: &&Instance| node.is_running(Service::Rabbitmq);
+    if nodes.iter().filter(running).count() == NODES {
+        return find(Service::Rabbitmq);
+    }
+    for node in nodes.iter().filter(|node| !running(node)) {
+        is_free(node.ports.amqp)?;
+        is_free(node.ports.management)?;
+    }
+    Ok(false)
+}
+
+pub(crate) fn describe(place: &Place, name: &str) -> String {
+    let ours = ours_at(place.service, &place.url);
+    let node = ours.as_ref().filter(|ours| ours.is_node());
+    let node = node.map_or(String::new(), |node| format!("{}: ", node.name(place.service)));
+    let whose = match (&ours, place.given) {
+        (Some(_), _) => "started by the lab",
+        (None, true) => match place.service {
             Service::Rabbitmq => "named by AMQP_URL",
             Service::Mysql => "named by MYSQL_URL",
         },
-        (false, false) => "not started by the lab",
+        (None, false) => "not started by the lab",
     };
-    let page = match (place.service, ours()) {
-        (Service::Rabbitmq, Some(ours)) if is_ours(place) => {
+    let page = match (place.service, &ours) {
+        (Service::Rabbitmq, Some(ours)) => {
             format!("; management page: http://localhost:{} (guest, guest)", ours.ports.management)
         }
         _ => String::new(),
     };
-    format!("{name} at {}, {whose}{page}", place.url.address())
+    format!("{node}{name} at {}, {whose}{page}", place.url.address())
 }
 
 /// Stops what `up` has started in this checkout.
@@ -182,128 +255,17 @@ pub fn down(wipe: bool) -> Result<()> {
         println!("Nothing to stop: the lab has started no server for this checkout");
         return Ok(());
     };
-    let running: Vec<_> =
-        Service::ALL.iter().filter(|&&service| ours.is_running(service)).collect();
+    let parts = Service::ALL.into_iter().flat_map(|service| {
+        ours.parts(service).into_iter().map(move |part| (part.name(service), part, service))
+    });
+    let running: Vec<_> = parts.filter(|(_, part, service)| part.is_running(*service)).collect();
     ours.stop_all(false)?;
-    for service in running {
-        println!("Stopped {}", service.name());
+    for (name, ..) in running {
+        println!("Stopped {name}");
     }
     if wipe {
         ours.remove()?;
         println!("Forgot their data");
     }
     Ok(())
-}
-
-/// Our own instance, with this service running in it.
-fn ours_running(service: Service) -> Result<Instance> {
-    ours().filter(|ours| ours.is_running(service)).with_context(|| {
-        format!(
-            "no {} that the lab has started runs here; `cargo lab up` starts one, `cargo lab status` shows what there is",
-            service.name()
-        )
-    })
-}
-
-/// Stops a server and starts it again.
-pub fn restart(service: Service, kill: bool) -> Result<()> {
-    let ours = ours_running(service)?;
-    ours.stop(service, kill)?;
-    ours.start(&[service], &Tasks::quiet())?;
-    let how = if kill { "Killed" } else { "Stopped" };
-    println!("{how} {} and started it again", service.name());
-    Ok(())
-}
-
-/// Runs RabbitMQ's own command line tool against our RabbitMQ; its exit code.
-pub fn rabbitmqctl(arguments: &[String]) -> Result<i32> {
-    let mut command = ours_running(Service::Rabbitmq)?.rabbitmqctl()?;
-    if io::stdin().is_terminal() {
-        command.stdin(Stdio::null()); // or it swallows what is typed behind this command
-    }
-    let status = command.args(arguments).status()?;
-    Ok(status.code().unwrap_or(1))
-}
-
-/// Runs MySQL's own command line tool against our MySQL, or that which `MYSQL_URL` names.
-pub fn mysql(statement: &str) -> Result<i32> {
-    let url = Place::of(Service::Mysql)?.url;
-    let client = mysql_client(&url);
-    let mut client = client.context("there is no `mysql` or `mariadb` client on this machine")?;
-    let status = client.args(["-e", statement]).status()?;
-    Ok(status.code().unwrap_or(1))
-}
-
-/// What runs where, and the queues.
-pub fn status() -> Result<()> {
-    for service in Service::ALL {
-        let place = Place::of(service)?;
-        match place.find() {
-            Ok(Some(name)) => println!("{}", describe(&place, &name)),
-            Ok(None) => println!(
-                "No {} at {}; `cargo lab up` starts one",
-                service.name(),
-                place.url.address()
-            ),
-            Err(error) => println!("{error}"),
-        }
-    }
-    match queues()? {
-        None => {}
-        Some(queues) if queues.is_empty() => println!("No queues"),
-        Some(queues) => {
-            println!("{:<30} {:>9} {:>9}", "Queue", "Messages", "Consumers");
-            let count =
-                |count: Option<u64>| count.map_or("?".to_owned(), |count| count.to_string());
-            for queue in queues {
-                let (messages, consumers) = (count(queue.messages), count(queue.consumers));
-                println!("{:<30} {messages:>9} {consumers:>9}", queue.name);
-            }
-        }
-    }
-    Ok(())
-}
-
-/// What `status` shows of a queue. RabbitMQ leaves out what it does not know, for a queue that is
-/// down.
-#[derive(Deserialize)]
-struct Queue {
-    name: String,
-    messages: Option<u64>,
-    consumers: Option<u64>,
-}
-
-/// Each queue of the virtual host; `None` if there is no RabbitMQ to ask.
-fn queues() -> Result<Option<Vec<Queue>>> {
-    let place = Place::of(Service::Rabbitmq)?;
-    if !matches!(place.probe(), Answer::Server(_)) {
-        return Ok(None);
-    }
-    let mut queues: Vec<Queue> = if let Some(ours) = ours_at(place.service, &place.url) {
-        let output = ours
-            .rabbitmqctl()?
-            .args(["--quiet", "--formatter", "json", "--vhost", &place.url.path])
-            .args(["list_queues", "name", "messages", "consumers"])
-            .output()?;
-        serde_json::from_slice(&output.stdout)
-            .context("rabbitmqctl says something else than its queues")?
-    } else {
-        // The figures of the management page are a few seconds old.
-        let Url { host, user, password, path, .. } = place.url;
-        let port = match env::var(MANAGEMENT_PORT) {
-            Ok(port) => port.parse().with_context(|| format!("{MANAGEMENT_PORT} is not a port"))?,
-            Err(_) => Ports::DEFAULT.management,
-        };
-        let page = format!("http://{host}:{port}");
-        match (Management { host, port, user, password }).get(&format!("queues/{}", encode(&path)))
-        {
-            Ok(list) => serde_json::from_value(list).context("no list of queues")?,
-            Err(error) => {
-                println!("No list of queues: no management page at {page} ({error})");
-                return Ok(None);
-            }
-        }
-    };
-    queues.sort_by(|one, other| one.name.cmp(&other.name));
-    Ok(Some(queues))
 }

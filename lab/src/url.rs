@@ -19,15 +19,18 @@ pub struct Url {
 }
 
 impl Url {
-    /// The URL in the variable, if it is set. The error does not repeat it: it holds a password.
-    pub fn from_env(variable: &str, schemes: &[&str]) -> Result<Option<Self>> {
+    /// The URLs in the variable, with commas between them, if it is set. The error does not repeat
+    /// them: they hold a password.
+    pub fn from_env(variable: &str, schemes: &[&str]) -> Result<Option<Vec<Self>>> {
         let Some(value) = env::var_os(variable) else {
             return Ok(None);
         };
         let wanted = schemes.join(":// or ");
-        Self::parse(&value.to_string_lossy())
-            .filter(|url| schemes.contains(&url.scheme.as_str()))
-            .map(Some)
+        let parse = |text: &str| {
+            Self::parse(text.trim()).filter(|url| schemes.contains(&url.scheme.as_str()))
+        };
+        let urls: Option<Vec<_>> = value.to_string_lossy().split(',').map(parse).collect();
+        urls.map(Some)
             .with_context(|| format!("{variable} is not a URL that begins with {wanted}://"))
     }
 

@@ -97,9 +97,20 @@ fn numbers(version: &str) -> [u32; 3] {
 fn compose(instance: &Instance) -> Command {
     let mut compose = docker(&["compose", "--file"]);
     compose.arg(root().join("docker-compose.yml"));
-    let more = instance.file("compose.json");
+    if instance.is_cluster() || instance.number().is_some() {
+        compose.arg("--file").arg(root().join("10-cluster/docker-compose.yml"));
+    }
+    let more = instance.whole().join("compose.json");
     if more.exists() {
         compose.arg("--file").arg(more);
+    }
+    for node in instance.nodes().iter().chain([instance]) {
+        if let Some(number) = node.number() {
+            let Ports { amqp, management, .. } = node.ports;
+            compose
+                .env(format!("RABBIT{number}_PORT"), amqp.to_string())
+                .env(format!("RABBIT{number}_MANAGEMENT_PORT"), management.to_string());
+        }
     }
     let Ports { amqp, management, mysql, .. } = instance.ports;
     compose
@@ -116,7 +127,8 @@ fn compose(instance: &Instance) -> Command {
 /// A name that no other checkout and no other temporary folder has: the folder's path, in the small
 /// letters, digits, `-` and `_` that Compose takes.
 pub fn project(instance: &Instance) -> String {
-    let folder = fs::canonicalize(&instance.folder).unwrap_or(instance.folder.clone());
+    let folder = instance.whole();
+    let folder = fs::canonicalize(folder).unwrap_or(folder.to_owned());
     let path = folder.to_string_lossy().into_owned();
     let name = path.chars().map(|character| match character {
         'a'..='z' | '0'..='9' => character.to_string(),
@@ -147,32 +159,40 @@ fn write_more(instance: &Instance) -> Result<()> {
         "healthcheck": { "disable": true },
         "configs": [{ "source": "users", "target": "/docker-entrypoint-initdb.d/users.sql" }],
     });
-    let more = json!({
+    let mut more = json!({
         "services": { "rabbitmq": rabbitmq, "mysql": mysql },
         "configs": configs,
     });
+    for node in instance.nodes() {
+        let node = node.name(Service::Rabbitmq);
+        more["services"][node] = json!({ "healthcheck": { "disable": true } });
+    }
     fs::write(instance.file("compose.json"), serde_json::to_vec(&more)?)?;
     Ok(())
 }
 
 /// Creates and starts the containers of these services, all with one command.
 pub fn up(instance: &Instance, services: &[Service], tasks: &Tasks) -> Result<()> {
-    if instance.ports != Ports::DEFAULT && !instance.file("compose.json").exists() {
+    if instance.is_temporary() && instance.number().is_none() {
         write_more(instance)?;
     }
     let task = tasks.start("Starting containers");
     let mut up = compose(instance);
-    up.args(["up", "--detach"]).args(services.iter().map(|service| service.name()));
-    if instance.ports == Ports::DEFAULT {
+    let names = services.iter().flat_map(|&service| {
+        instance.parts(service).into_iter().map(move |part| part.name(service))
+    });
+    up.args(["up", "--detach"]).args(names);
+    if !instance.is_temporary() {
         return run_task(&task, up);
     }
     // In a group of its own: `down` ends it first, should we be ended in the middle of it.
-    run_in_group(&task, up, &instance.pid_file("compose"))
+    run_in_group(&task, up, &instance.whole().join("compose.pid"))
 }
 
 pub fn is_running(instance: &Instance, service: Service) -> bool {
     let mut ps = compose(instance);
-    ps.args(["ps", "--quiet", "--status", "running", "--status", "paused", service.name()]);
+    ps.args(["ps", "--quiet", "--status", "running", "--status", "paused"])
+        .arg(instance.name(service));
     ps.output().is_ok_and(|output| !output.stdout.is_empty())
 }
 
@@ -228,13 +248,13 @@ pub fn nothing_left(instance: &Instance, data: bool) -> Result<bool> {
 
 pub fn log(instance: &Instance, service: Service) -> Vec<u8> {
     let mut logs = compose(instance);
-    logs.args(["logs", "--no-color", "--no-log-prefix", service.name()]);
+    logs.args(["logs", "--no-color", "--no-log-prefix", &instance.name(service)]);
     logs.output().map(|output| output.stdout).unwrap_or_default()
 }
 
 pub fn rabbitmqctl(instance: &Instance) -> Command {
     let mut exec = compose(instance);
-    exec.args(["exec", "--no-TTY", "rabbitmq", "rabbitmqctl"]);
+    exec.args(["exec", "--no-TTY", &instance.name(Service::Rabbitmq), "rabbitmqctl"]);
     exec
 }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{env, fs, process, thread};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -13,32 +13,13 @@ use serde::{Deserialize, Serialize};
 use crate::process::{Group, wait_until};
 use crate::progress::Tasks;
 use crate::root;
+use crate::servers::cluster::Node;
 use crate::servers::management::Management;
 use crate::servers::probe::{self, Answer};
-use crate::servers::{Backend, Ports, Service, docker};
+use crate::servers::{Backend, Certificate, Ports, Service, docker};
 use crate::url::Url;
 
-/// RabbitMQ starts in 5 to 10 seconds on two cores; a machine that is busy needs longer.
-const START_LIMIT: Duration = Duration::from_secs(120);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
-
-/// What RabbitMQ needs to speak TLS, each as PEM.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Certificate {
-    pub authority: String,
-    pub certificate: String,
-    pub key: String,
-}
-
-impl Certificate {
-    pub(super) fn files(&self) -> [(&'static str, &str); 3] {
-        [
-            ("authority.pem", &self.authority),
-            ("server.pem", &self.certificate),
-            ("server.key", &self.key),
-        ]
-    }
-}
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Instance {
@@ -48,12 +29,22 @@ pub struct Instance {
     pub backend: Backend,
     pub ports: Ports,
     pub certificate: Option<Certificate>,
+    /// Where the nodes listen, but the first, if RabbitMQ is a cluster.
+    #[serde(default)]
+    pub others: Vec<Ports>,
+    /// If it is a node of a cluster: which.
+    #[serde(skip)]
+    pub(super) node: Option<Node>,
 }
 
 impl Instance {
     /// The servers of this checkout, at the default ports; they stay until `cargo lab down`.
     pub fn of_checkout(backend: Backend) -> Self {
-        Self { folder: root().join(".lab"), backend, ports: Ports::DEFAULT, certificate: None }
+        Self::new(root().join(".lab"), backend, Ports::DEFAULT)
+    }
+
+    fn new(folder: PathBuf, backend: Backend, ports: Ports) -> Self {
+        Self { folder, backend, ports, certificate: None, others: Vec::new(), node: None }
     }
 
     /// A new folder among the temporary files, for servers at free ports.
@@ -66,12 +57,12 @@ impl Instance {
 
     /// Servers at free ports, in a folder of [`Self::temporary_folder`].
     pub fn temporary(folder: PathBuf, backend: Backend) -> Result<Self> {
-        Ok(Self { folder, backend, ports: Ports::free()?, certificate: None })
+        Ok(Self::new(folder, backend, Ports::free()?))
     }
 
     /// Whether these are servers of a play or of tests, and not those of the checkout.
     pub(super) fn is_temporary(&self) -> bool {
-        self.folder != root().join(".lab")
+        self.whole() != root().join(".lab")
     }
 
     /// The servers that live in a folder, whoever started them.
@@ -84,6 +75,9 @@ impl Instance {
     fn save(&self) -> Result<()> {
         fs::create_dir_all(&self.folder)
             .with_context(|| format!("cannot create {}", self.folder.display()))?;
+        if self.node.is_some() {
+            return Ok(()); // the cluster has saved it
+        }
         fs::write(self.file("instance.json"), serde_json::to_vec(self)?)?;
         Ok(())
     }
@@ -92,8 +86,14 @@ impl Instance {
         self.folder.join(name)
     }
 
+    /// Of a cluster, a list: the address of each node.
     pub fn amqp_url(&self) -> String {
-        format!("amqp://guest:guest@localhost:{}/%2f", self.ports.amqp)
+        self.amqp_url_of("%2f")
+    }
+
+    fn amqp_url_of(&self, vhost: &str) -> String {
+        let url = |node: Self| format!("amqp://guest:guest@localhost:{}/{vhost}", node.ports.amqp);
+        self.parts(Service::Rabbitmq).into_iter().map(url).collect::<Vec<_>>().join(",")
     }
 
     pub fn mysql_url(&self) -> String {
@@ -113,19 +113,20 @@ impl Instance {
 
     /// What a service has said since it was started the last time (with Docker, the first time).
     pub fn log(&self, service: Service) -> String {
-        let log = match self.backend {
-            Backend::Local => fs::read(self.log_file(service)).unwrap_or_default(),
-            Backend::Docker => docker::log(self, service),
+        let log = |part: Self| match self.backend {
+            Backend::Local => fs::read(part.log_file(service)).unwrap_or_default(),
+            Backend::Docker => docker::log(&part, service),
         };
-        String::from_utf8_lossy(&log).into_owned()
+        let logs = self.parts(service).into_iter().map(log);
+        String::from_utf8_lossy(&logs.collect::<Vec<_>>().concat()).into_owned()
     }
 
     /// Whether we have started it and it still runs.
     pub fn is_running(&self, service: Service) -> bool {
-        match self.backend {
-            Backend::Local => self.group(service).is_some(),
-            Backend::Docker => docker::is_running(self, service),
-        }
+        self.parts(service).iter().any(|part| match self.backend {
+            Backend::Local => part.group(service).is_some(),
+            Backend::Docker => docker::is_running(part, service),
+        })
     }
 
     pub(super) fn group(&self, service: Service) -> Option<Group> {
@@ -134,17 +135,6 @@ impl Instance {
 
     pub(super) fn pid_file(&self, name: &str) -> PathBuf {
         self.file(&format!("{name}.pid"))
-    }
-
-    /// What answers: name and version.
-    pub fn probe(&self, service: Service) -> Answer {
-        match service {
-            Service::Rabbitmq => {
-                Url::parse(&self.amqp_url()).map_or(Answer::Nothing, |url| probe::rabbitmq(&url))
-            }
-            Service::Mysql => Url::parse(&self.mysql_url())
-                .map_or(Answer::Nothing, |url| probe::mysql(&url, self.mysql(&url))),
-        }
     }
 
     /// MySQL's own command line tool for a database of ours, if there is one.
@@ -162,23 +152,41 @@ impl Instance {
         if self.backend == Backend::Docker {
             docker::up(self, services, tasks)?;
         }
-        let start = |service: Service| {
-            let task = tasks.start(format!("Starting {}", self.title(service)));
-            if self.backend == Backend::Local && !self.is_running(service) {
+        if self.backend == Backend::Local && services.contains(&Service::Rabbitmq) {
+            self.prepare_rabbitmq()?;
+        }
+        self.side_by_side(services, |part, service| {
+            let task = tasks.start(format!("Starting {}", part.title(service)));
+            if self.backend == Backend::Local && !part.is_running(service) {
                 match service {
-                    Service::Rabbitmq => self.start_rabbitmq()?,
-                    Service::Mysql => self.start_mysql(&task)?,
+                    Service::Rabbitmq => part.start_rabbitmq()?,
+                    Service::Mysql => part.start_mysql(&task)?,
                 }
             }
             task.say("waiting for it to answer");
-            let name = self.wait_for(service)?;
-            let port = self.port(service);
+            let name = part.wait_for(service)?;
+            let port = part.port(service);
             task.done(&format!("{name} runs at localhost:{port}"));
             Ok(())
-        };
+        })?;
+        match self.is_cluster() && services.contains(&Service::Rabbitmq) {
+            true => self.wait_for_nodes(),
+            false => Ok(()),
+        }
+    }
+
+    /// Does something to each of the services, and to each of their nodes, all at once.
+    fn side_by_side(
+        &self,
+        services: &[Service],
+        what: impl Fn(&Self, Service) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let parts =
+            |&service: &Service| self.parts(service).into_iter().map(move |part| (part, service));
+        let what = &what;
         thread::scope(|scope| {
-            let start = |&service| scope.spawn(move || start(service));
-            let threads: Vec<_> = services.iter().map(start).collect();
+            let start = |(part, service)| scope.spawn(move || what(&part, service));
+            let threads: Vec<_> = services.iter().flat_map(parts).map(start).collect();
             threads.into_iter().try_for_each(|thread| match thread.join() {
                 Ok(result) => result,
                 Err(_) => bail!("a thread of the lab has panicked"),
@@ -186,48 +194,11 @@ impl Instance {
         })
     }
 
-    fn title(&self, service: Service) -> &'static str {
-        match (self.backend, service) {
-            (Backend::Docker, Service::Rabbitmq) => "RabbitMQ with Docker",
-            (Backend::Docker, Service::Mysql) => "MySQL with Docker",
-            (_, Service::Rabbitmq) => "RabbitMQ",
-            (_, Service::Mysql) => "MySQL or MariaDB",
-        }
-    }
-
-    /// Waits until the service lets us in, and its management page too; says its name and version.
-    fn wait_for(&self, service: Service) -> Result<String> {
-        let mut name = Err(anyhow::anyhow!("it does not answer"));
-        let mut looked = Instant::now();
-        let up = wait_until(START_LIMIT, || {
-            name = match self.probe(service) {
-                Answer::Server(name) => Ok(name),
-                Answer::Refused(reason) => Err(anyhow::anyhow!("it refuses us: {reason}")),
-                _ => Err(anyhow::anyhow!("it does not answer")),
-            };
-            if name.is_err() && looked.elapsed() > Duration::from_secs(1) {
-                looked = Instant::now();
-                if !self.is_running(service) {
-                    name = Err(anyhow::anyhow!("it has ended"));
-                    return true;
-                }
-            }
-            let page = service == Service::Mysql || self.management().get("overview").is_ok();
-            name.is_ok() && page
-        });
-        name.and_then(|name| up.map(|()| name)).with_context(|| {
-            let log = self.log(service);
-            let lines: Vec<&str> = log.lines().collect();
-            let end = lines[lines.len().saturating_sub(15)..].join("\n");
-            format!("{} did not start; the end of its log:\n{end}\n", self.title(service))
-        })
-    }
-
     /// RabbitMQ's management plugin.
     pub fn management(&self) -> Management {
         Management {
             host: "localhost".to_owned(),
-            port: self.ports.management,
+            port: self.spokesman().ports.management,
             user: "guest".to_owned(),
             password: "guest".to_owned(),
         }
@@ -236,37 +207,39 @@ impl Instance {
     /// A virtual host of this name, with everything allowed to `guest`; its URL.
     pub fn create_vhost(&self, name: &str) -> Result<String> {
         self.management().put(&format!("vhosts/{name}"))?;
-        Ok(format!("amqp://guest:guest@localhost:{}/{name}", self.ports.amqp))
+        Ok(self.amqp_url_of(name))
     }
 
     /// Makes a service stop answering: it is not gone, and does nothing any more.
     pub fn pause(&self, service: Service) -> Result<()> {
-        match self.backend {
-            Backend::Local => self.signal(service, Signal::SIGSTOP),
-            Backend::Docker => docker::run(self, &["pause", service.name()])?,
-        }
-        Ok(())
+        self.signal(service, Signal::SIGSTOP, "pause")
     }
 
     /// Ends a [`Self::pause`].
     pub fn resume(&self, service: Service) -> Result<()> {
-        match self.backend {
-            Backend::Local => self.signal(service, Signal::SIGCONT),
-            Backend::Docker => docker::run(self, &["unpause", service.name()])?,
-        }
-        Ok(())
+        self.signal(service, Signal::SIGCONT, "unpause")
     }
 
-    fn signal(&self, service: Service, signal: Signal) {
-        if let Some(group) = self.group(service) {
-            group.signal(signal);
-        }
+    fn signal(&self, service: Service, signal: Signal, docker: &str) -> Result<()> {
+        self.side_by_side(&[service], |part, service| {
+            if self.backend == Backend::Docker {
+                return docker::run(part, &[docker, &part.name(service)]);
+            }
+            if let Some(group) = part.group(service) {
+                group.signal(signal);
+            }
+            Ok(())
+        })
     }
 
     /// Stops a service: cleanly, or as a power failure would.
     pub fn stop(&self, service: Service, kill: bool) -> Result<()> {
+        self.side_by_side(&[service], |part, service| part.stop_one(service, kill))
+    }
+
+    fn stop_one(&self, service: Service, kill: bool) -> Result<()> {
         if self.backend == Backend::Docker {
-            return docker::run(self, &[if kill { "kill" } else { "stop" }, service.name()]);
+            return docker::run(self, &[if kill { "kill" } else { "stop" }, &self.name(service)]);
         }
         if let Some(group) = self.group(service) {
             group.end(if kill { Signal::SIGKILL } else { Signal::SIGTERM }, STOP_LIMIT)?;
@@ -326,8 +299,8 @@ impl Instance {
     /// RabbitMQ's own command line tool, speaking to this RabbitMQ.
     pub fn rabbitmqctl(&self) -> Result<Command> {
         match self.backend {
-            Backend::Local => self.local_rabbitmqctl(),
-            Backend::Docker => Ok(docker::rabbitmqctl(self)),
+            Backend::Local => self.spokesman().local_rabbitmqctl(),
+            Backend::Docker => Ok(docker::rabbitmqctl(&self.spokesman())),
         }
     }
 }

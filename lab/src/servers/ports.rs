@@ -37,6 +37,18 @@ impl Ports {
         distribution: 25669,
     };
 
+    /// Those of a node of a cluster: beside the default ones of node 1.
+    pub(crate) const fn of_node(number: usize) -> Self {
+        let Self { amqp, management, distribution, .. } = Self::DEFAULT;
+        let more = number as u16 - 1;
+        Self {
+            amqp: amqp + more,
+            management: management + more,
+            distribution: distribution + more,
+            ..Self::DEFAULT
+        }
+    }
+
     /// Free ports below those that a system gives to outgoing connections (from 32768 on Linux):
     /// nothing takes the port of a server that is down for a moment.
     ///

@@ -15,8 +15,8 @@ impl Instance {
     /// <https://www.rabbitmq.com/docs/configure#supported-environment-variables>
     fn rabbitmq_environment(&self, command: &mut Command) {
         command
-            .env("HOME", &self.folder) // the secret that Erlang's nodes share is kept there
-            .env("RABBITMQ_NODENAME", format!("lab{}@localhost", self.ports.amqp))
+            .env("HOME", self.whole()) // the secret that Erlang's nodes share is kept there
+            .env("RABBITMQ_NODENAME", self.node_name())
             .env("RABBITMQ_CONF_ENV_FILE", self.file("rabbitmq-env.conf"))
             .env("RABBITMQ_CONFIG_FILE", self.file("rabbitmq.conf"))
             .env("RABBITMQ_CONFIG_FILES", self.file("conf.d"))
@@ -33,7 +33,8 @@ impl Instance {
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
             .env(
                 "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
-                "-kernel inet_dist_use_interface {127,0,0,1}",
+                // Nodes miss each other after ten seconds, and not after a minute.
+                "-kernel inet_dist_use_interface {127,0,0,1} -kernel net_ticktime 10",
             );
     }
 
@@ -44,14 +45,31 @@ impl Instance {
         Ok(command)
     }
 
+    /// What all nodes share.
+    pub(super) fn prepare_rabbitmq(&self) -> Result<()> {
+        self.write_cookie()?;
+        // Erlang's register of nodes. RabbitMQ would start one itself, and leave it behind.
+        let pid = self.whole().join("epmd.pid");
+        if Group::find(&pid).is_none() {
+            let program =
+                server_program(&["/usr/lib/erlang/bin", "/usr/lib64/erlang/bin"], &["epmd"])
+                    .context("Erlang's `epmd` is not installed")?;
+            let mut command = Command::new(program);
+            command.args(["-port", &self.ports.epmd.to_string(), "-address", "127.0.0.1"]);
+            Group::start(command, &self.whole().join("epmd.log"), &pid)?;
+        }
+        Ok(())
+    }
+
     pub(super) fn start_rabbitmq(&self) -> Result<()> {
+        fs::create_dir_all(&self.folder)?;
         let server = Service::Rabbitmq.program().context("RabbitMQ is not installed")?;
         let mut conf = format!(
             "listeners.tcp.1 = 127.0.0.1:{}\n\
              management.tcp.ip = 127.0.0.1\n\
              management.tcp.port = {}\n",
             self.ports.amqp, self.ports.management,
-        );
+        ) + &self.cluster_conf();
         if let Some(certificate) = &self.certificate {
             for (name, content) in certificate.files() {
                 fs::write(self.file(name), content)?;
@@ -63,16 +81,6 @@ impl Instance {
         fs::write(self.file("rabbitmq-env.conf"), "")?;
         fs::write(self.file("enabled_plugins"), "[rabbitmq_management].\n")?;
         fs::write(self.file("advanced.config"), ADVANCED)?;
-
-        // Erlang's register of nodes. RabbitMQ would start one itself, and leave it behind.
-        if Group::find(&self.pid_file("epmd")).is_none() {
-            let program =
-                server_program(&["/usr/lib/erlang/bin", "/usr/lib64/erlang/bin"], &["epmd"])
-                    .context("Erlang's `epmd` is not installed")?;
-            let mut command = Command::new(program);
-            command.args(["-port", &self.ports.epmd.to_string(), "-address", "127.0.0.1"]);
-            Group::start(command, &self.file("epmd.log"), &self.pid_file("epmd"))?;
-        }
 
         let mut command = Command::new(server);
         self.rabbitmq_environment(&mut command);

@@ -3,7 +3,8 @@
 
 use std::path::Path;
 
-use lab::play::{Shown, play};
+use lab::play::{self, Shown, play};
+use lab::progress::Tasks;
 use lab::readme::Readme;
 use lab::servers::Service;
 use lab::{lessons, root};
@@ -15,6 +16,7 @@ use crate::support::{Servers, program};
 /// servers.
 fn pages_are_true(folders: &[&Path]) {
     let servers = Servers::start(&Service::ALL);
+    let mut instance = servers.instance.clone();
     program("send"); // compiled now, not while a line is waited for
     let mut played = 0;
     for folder in folders {
@@ -26,7 +28,8 @@ fn pages_are_true(folders: &[&Path]) {
                 played += 1;
             }
         };
-        play(&readme, &servers.instance, servers.guard(), &mut show).unwrap();
+        instance = play::servers(&readme, &instance, &Tasks::quiet()).unwrap();
+        play(&readme, &instance, servers.guard(), &mut show).unwrap();
     }
     assert!(played > 50, "only {played} lines");
 }
@@ -163,6 +166,10 @@ fn the_player_notices_what_is_wrong() {
     let error = "```console\n$ echo 'Error: no'; exit 1\nError: no\n```\n";
     assert_eq!(played(error), "true");
     assert!(played(&error.replace("exit 1", "exit 0")).contains("TEST.md:2: the command ended"));
+    let some = "```console\n$ seq 9\n1\n...\n7\n...\n```\n";
+    assert_eq!(played(some), "true");
+    let less = played(&some.replace("7", "10"));
+    assert_eq!(less, "TEST.md:5: the program ended before this line\n  expected: 10");
     let nothing = played("text\n\n```console title=\"a\"\nno command\n```\n");
     assert_eq!(nothing, "TEST.md:4: nothing runs in the terminal `a` yet");
 }

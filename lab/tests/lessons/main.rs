@@ -8,6 +8,7 @@ mod support;
 mod all_faults;
 mod all_readmes;
 
+mod cluster;
 mod commands;
 mod connection;
 mod failures;

@@ -73,9 +73,18 @@ impl Servers {
     pub fn start_with(services: &[Service], certificate: Option<Certificate>) -> Self {
         let folder = Instance::temporary_folder();
         let guard = Guard::over(lab(), &folder).unwrap();
-        let instance = Instance::temporary(folder, *BACKEND).unwrap();
-        let instance = Instance { certificate, ..instance };
+        let mut instance = Instance::temporary(folder, *BACKEND).unwrap();
+        instance.certificate = certificate;
         instance.start(services, &Tasks::quiet()).unwrap();
+        Self { instance, guard }
+    }
+
+    /// RabbitMQ as a cluster.
+    pub fn start_cluster() -> Self {
+        let folder = Instance::temporary_folder();
+        let guard = Guard::over(lab(), &folder).unwrap();
+        let instance = Instance::temporary(folder, *BACKEND).unwrap().with_nodes().unwrap();
+        instance.start(&[Service::Rabbitmq], &Tasks::quiet()).unwrap();
         Self { instance, guard }
     }
 

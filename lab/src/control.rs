@@ -1,0 +1,111 @@
+//! The servers that `up` has started: stopped, started, asked.
+
+use std::io::{self, IsTerminal};
+use std::process::Stdio;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::progress::Tasks;
+use crate::servers::{Instance, Server, Service};
+use crate::up::{Place, mysql_client, ours};
+
+/// Our own server of this name, or node, whether it runs or not.
+fn ours_named(server: Server) -> Result<(Instance, Service)> {
+    let (part, service) = match (ours(), server) {
+        (Some(ours), Server::All(service)) => (Some(ours), service),
+        (Some(ours), Server::Node(number)) => (Some(ours.node(number)?), Service::Rabbitmq),
+        (None, Server::All(service)) => (None, service),
+        (None, Server::Node(_)) => (None, Service::Rabbitmq),
+    };
+    Ok((part.with_context(|| none(service.name()))?, service))
+}
+
+/// The same, if it runs.
+fn ours_running(server: Server) -> Result<(Instance, Service)> {
+    let (ours, service) = ours_named(server)?;
+    ensure!(ours.is_running(service), none(&ours.name(service)));
+    Ok((ours, service))
+}
+
+fn none(name: &str) -> String {
+    format!(
+        "no {name} that the lab has started runs here; `cargo lab up` starts one, `cargo lab status` shows what there is"
+    )
+}
+
+/// Stops a server and starts it again.
+pub fn restart(server: Server, kill: bool) -> Result<()> {
+    let (ours, service) = ours_running(server)?;
+    ours.stop(service, kill)?;
+    ours.start(&[service], &Tasks::quiet())?;
+    println!("{} {} and started it again", how(kill), ours.name(service));
+    Ok(())
+}
+
+fn how(kill: bool) -> &'static str {
+    if kill { "Killed" } else { "Stopped" }
+}
+
+pub fn stop(server: Server, kill: bool) -> Result<()> {
+    let (ours, service) = ours_running(server)?;
+    ours.stop(service, kill)?;
+    println!("{} {}", how(kill), ours.name(service));
+    Ok(())
+}
+
+/// Starts a server again that `up` has started once.
+pub fn start(server: Server) -> Result<()> {
+    let (ours, service) = ours_named(server)?;
+    let name = ours.name(service);
+    if !ours.is_cluster() && ours.is_running(service) {
+        println!("{name} runs already");
+        return Ok(());
+    }
+    ours.start(&[service], &Tasks::quiet())?;
+    println!("Started {name}");
+    Ok(())
+}
+
+/// Makes a server stop answering, or ends that.
+pub fn pause(server: Server, pause: bool) -> Result<()> {
+    let (ours, service) = ours_running(server)?;
+    match pause {
+        true => ours.pause(service)?,
+        false => ours.resume(service)?,
+    }
+    println!("{} {}", if pause { "Paused" } else { "Resumed" }, ours.name(service));
+    Ok(())
+}
+
+/// Runs one of RabbitMQ's own command line tools against our RabbitMQ; its exit code. A node may be
+/// named as the lab names it: `-n rabbit2`.
+pub fn rabbitmq_tool(tool: &str, arguments: &[String]) -> Result<i32> {
+    let (ours, _) = ours_running(Server::All(Service::Rabbitmq))?;
+    let nodes = ours.nodes();
+    let mut arguments = arguments.to_vec();
+    for index in 1..arguments.len() {
+        let before = arguments[index - 1].as_str();
+        let named = nodes.iter().find(|node| node.name(Service::Rabbitmq) == arguments[index]);
+        if let Some(node) = named.filter(|_| ["-n", "--node"].contains(&before)) {
+            arguments[index] = node.node_name();
+        }
+    }
+    let mut command = ours.rabbitmqctl()?;
+    if tool != "rabbitmqctl" {
+        command.args(["--script-name", tool]);
+    }
+    if io::stdin().is_terminal() {
+        command.stdin(Stdio::null()); // or it swallows what is typed behind this command
+    }
+    let status = command.args(arguments).status()?;
+    Ok(status.code().unwrap_or(1))
+}
+
+/// Runs MySQL's own command line tool against our MySQL, or that which `MYSQL_URL` names.
+pub fn mysql(statement: &str) -> Result<i32> {
+    let url = Place::first(Service::Mysql)?.url;
+    let client = mysql_client(&url);
+    let mut client = client.context("there is no `mysql` or `mariadb` client on this machine")?;
+    let status = client.args(["-e", statement]).status()?;
+    Ok(status.code().unwrap_or(1))
+}

@@ -1,0 +1,91 @@
+//! What runs where, and what waits in the queues.
+
+use std::env;
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+use crate::servers::management::Management;
+use crate::servers::probe::Answer;
+use crate::servers::{Ports, Service};
+use crate::up::{Place, describe, ours_at};
+use crate::url::{Url, encode};
+
+/// Where the management page of a RabbitMQ is that we have not started, as docker-compose.yml has
+/// it.
+const MANAGEMENT_PORT: &str = "RABBITMQ_MANAGEMENT_PORT";
+
+/// What runs where, and the queues.
+pub fn status() -> Result<()> {
+    for service in Service::ALL {
+        for place in Place::all(service)? {
+            match place.find() {
+                Ok(Some(name)) => println!("{}", describe(&place, &name)),
+                Ok(None) => println!(
+                    "No {} at {}; `cargo lab up` starts one",
+                    service.name(),
+                    place.url.address()
+                ),
+                Err(error) => println!("{error}"),
+            }
+        }
+    }
+    match queues()? {
+        None => {}
+        Some(queues) if queues.is_empty() => println!("No queues"),
+        Some(queues) => {
+            println!("{:<30} {:>9} {:>9}", "Queue", "Messages", "Consumers");
+            let count =
+                |count: Option<u64>| count.map_or("?".to_owned(), |count| count.to_string());
+            for queue in queues {
+                let (messages, consumers) = (count(queue.messages), count(queue.consumers));
+                println!("{:<30} {messages:>9} {consumers:>9}", queue.name);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What `status` shows of a queue. RabbitMQ leaves out what it does not know, for a queue that is
+/// down.
+#[derive(Deserialize)]
+struct Queue {
+    name: String,
+    messages: Option<u64>,
+    consumers: Option<u64>,
+}
+
+/// Each queue of the virtual host; `None` if there is no RabbitMQ to ask.
+fn queues() -> Result<Option<Vec<Queue>>> {
+    let place = Place::first(Service::Rabbitmq)?;
+    if !matches!(place.probe(), Answer::Server(_)) {
+        return Ok(None);
+    }
+    let mut queues: Vec<Queue> = if let Some(ours) = ours_at(place.service, &place.url) {
+        let output = ours
+            .rabbitmqctl()?
+            .args(["--quiet", "--formatter", "json", "--vhost", &place.url.path])
+            .args(["list_queues", "name", "messages", "consumers"])
+            .output()?;
+        serde_json::from_slice(&output.stdout)
+            .context("rabbitmqctl says something else than its queues")?
+    } else {
+        // The figures of the management page are a few seconds old.
+        let Url { host, user, password, path, .. } = place.url;
+        let port = match env::var(MANAGEMENT_PORT) {
+            Ok(port) => port.parse().with_context(|| format!("{MANAGEMENT_PORT} is not a port"))?,
+            Err(_) => Ports::DEFAULT.management,
+        };
+        let page = format!("http://{host}:{port}");
+        match (Management { host, port, user, password }).get(&format!("queues/{}", encode(&path)))
+        {
+            Ok(list) => serde_json::from_value(list).context("no list of queues")?,
+            Err(error) => {
+                println!("No list of queues: no management page at {page} ({error})");
+                return Ok(None);
+            }
+        }
+    };
+    queues.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(Some(queues))
+}
