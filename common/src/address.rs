@@ -53,7 +53,7 @@ pub fn parse_all(urls: &str) -> anyhow::Result<Vec<AMQPUri>> {
 /// # Errors
 ///
 /// How the URL must be written. Its text is not repeated: nobody knows where in it the password is.
-fn parse(url: &str) -> anyhow::Result<AMQPUri> {
+pub fn parse(url: &str) -> anyhow::Result<AMQPUri> {
     const FORM: &str = "AMQP_URL must be amqp://user:password@host:port/vhost (or amqps://), with \
                         characters other than letters and digits percent-encoded";
     let host = host(url).context(FORM)?;

@@ -166,6 +166,7 @@ impl<'a> Player<'a> {
             .arg(format!("trap : INT\nulimit -c 0\n{}", self.with_ports(command)))
             .current_dir(root())
             .env("AMQP_URL", self.instance.amqp_url())
+            .env("STREAM_URL", self.instance.stream_url())
             .env("MYSQL_URL", self.instance.mysql_url())
             .env("ADMIN_LISTEN", format!("127.0.0.1:{}", self.instance.ports.admin))
             .env("MAIN_LISTEN", format!("127.0.0.1:{}", self.instance.ports.main))
@@ -266,6 +267,7 @@ impl<'a> Player<'a> {
         let mut ports = vec![
             (default.amqp, ours.amqp),
             (default.management, ours.management),
+            (default.stream, ours.stream),
             (default.mysql, ours.mysql),
             (default.admin, ours.admin),
             (default.main, ours.main),

@@ -112,11 +112,12 @@ fn compose(instance: &Instance) -> Command {
                 .env(format!("RABBIT{number}_MANAGEMENT_PORT"), management.to_string());
         }
     }
-    let Ports { amqp, management, mysql, .. } = instance.ports;
+    let Ports { amqp, management, stream, mysql, .. } = instance.ports;
     compose
         .args(["--project-name", &project(instance)])
         .env("RABBITMQ_PORT", amqp.to_string())
         .env("RABBITMQ_MANAGEMENT_PORT", management.to_string())
+        .env("RABBITMQ_STREAM_PORT", stream.to_string())
         .env("MYSQL_PORT", mysql.to_string());
     for user in ["RABBITMQ_USER", "RABBITMQ_PASSWORD", "MYSQL_USER", "MYSQL_PASSWORD"] {
         compose.env(user, "guest"); // whatever the reader has set for servers of their own

@@ -96,6 +96,11 @@ impl Instance {
         self.parts(Service::Rabbitmq).into_iter().map(url).collect::<Vec<_>>().join(",")
     }
 
+    /// The same broker, for the stream protocol.
+    pub fn stream_url(&self) -> String {
+        format!("rabbitmq-stream://guest:guest@localhost:{}/%2f", self.ports.stream)
+    }
+
     pub fn mysql_url(&self) -> String {
         format!("mysql://guest:guest@localhost:{}/test", self.ports.mysql)
     }

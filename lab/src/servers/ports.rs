@@ -15,6 +15,8 @@ pub struct Ports {
     /// AMQP over TLS, if the instance has a [`Certificate`].
     pub amqps: u16,
     pub management: u16,
+    /// The stream protocol of RabbitMQ.
+    pub stream: u16,
     pub mysql: u16,
     /// Not the lab's own: the services of lesson 6 listen there.
     pub admin: u16,
@@ -30,6 +32,7 @@ impl Ports {
         amqp: 5672,
         amqps: 5671,
         management: 15672,
+        stream: 5552,
         mysql: 3306,
         admin: 8000,
         main: 8001,
@@ -39,11 +42,12 @@ impl Ports {
 
     /// Those of a node of a cluster: beside the default ones of node 1.
     pub(crate) const fn of_node(number: usize) -> Self {
-        let Self { amqp, management, distribution, .. } = Self::DEFAULT;
+        let Self { amqp, management, stream, distribution, .. } = Self::DEFAULT;
         let more = number as u16 - 1;
         Self {
             amqp: amqp + more,
             management: management + more,
+            stream: stream + more,
             distribution: distribution + more,
             ..Self::DEFAULT
         }
@@ -62,7 +66,8 @@ impl Ports {
             if given.insert(port) {
                 sockets.extend(TcpListener::bind(("127.0.0.1", port)));
             }
-            if let [amqp, amqps, management, mysql, admin, main, epmd, distribution] = &sockets[..]
+            if let [amqp, amqps, management, stream, mysql, admin, main, epmd, distribution] =
+                &sockets[..]
             {
                 let port =
                     |socket: &TcpListener| Ok::<_, std::io::Error>(socket.local_addr()?.port());
@@ -70,6 +75,7 @@ impl Ports {
                     amqp: port(amqp)?,
                     amqps: port(amqps)?,
                     management: port(management)?,
+                    stream: port(stream)?,
                     mysql: port(mysql)?,
                     admin: port(admin)?,
                     main: port(main)?,

@@ -10,6 +10,7 @@ use crate::servers::{Instance, Service, server_program};
 
 /// The settings that RabbitMQ has in the course, here as in docker-compose.yml.
 const ADVANCED: &str = include_str!("../../rabbitmq/advanced.config");
+const PLUGINS: &str = include_str!("../../rabbitmq/enabled_plugins");
 
 impl Instance {
     /// <https://www.rabbitmq.com/docs/configure#supported-environment-variables>
@@ -67,8 +68,13 @@ impl Instance {
         let mut conf = format!(
             "listeners.tcp.1 = 127.0.0.1:{}\n\
              management.tcp.ip = 127.0.0.1\n\
-             management.tcp.port = {}\n",
-            self.ports.amqp, self.ports.management,
+             management.tcp.port = {}\n\
+             stream.listeners.tcp.1 = 127.0.0.1:{stream}\n\
+             stream.advertised_host = localhost\n\
+             stream.advertised_port = {stream}\n",
+            self.ports.amqp,
+            self.ports.management,
+            stream = self.ports.stream,
         ) + &self.cluster_conf();
         if let Some(certificate) = &self.certificate {
             for (name, content) in certificate.files() {
@@ -79,7 +85,7 @@ impl Instance {
         }
         fs::write(self.file("rabbitmq.conf"), conf)?;
         fs::write(self.file("rabbitmq-env.conf"), "")?;
-        fs::write(self.file("enabled_plugins"), "[rabbitmq_management].\n")?;
+        fs::write(self.file("enabled_plugins"), PLUGINS)?;
         fs::write(self.file("advanced.config"), ADVANCED)?;
 
         let mut command = Command::new(server);
