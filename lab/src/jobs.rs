@@ -76,7 +76,9 @@ pub fn play(lessons: &[String]) -> Result<()> {
     };
     let (mut instance, guard) = set_up(&tasks, &needs, builds)?;
 
-    println!("\nThe pages name the default ports: below, these stand for the ports of these servers.");
+    println!(
+        "\nThe pages name the default ports: below, these stand for the ports of these servers."
+    );
     let colour = std::io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none();
     for folder in &folders {
         let readme = Readme::read(&folder.join("README.md"))?;
@@ -175,8 +177,9 @@ pub fn bench(names: &[Benchmark], write: bool) -> Result<ExitCode> {
 }
 
 /// Runs the fault run.
-pub fn faults(minutes: f64, seed: Option<u64>) -> Result<ExitCode> {
-    let mut variables = vec![("LAB_MINUTES", minutes.to_string())];
+pub fn faults(minutes: f64, seed: Option<u64>, nodes: usize) -> Result<ExitCode> {
+    let mut variables =
+        vec![("LAB_MINUTES", minutes.to_string()), ("LAB_NODES", nodes.to_string())];
     variables.extend(seed.map(|seed| ("LAB_SEED", seed.to_string())));
     let (_, code) = run_cargo(
         &["test", "--release", "--package", "lab", "--test", "faults"],

@@ -54,6 +54,9 @@ enum Cmd {
         /// The seed of an earlier run, to repeat its faults
         #[arg(long)]
         seed: Option<u64>,
+        /// How many nodes RabbitMQ has: 1, or 3 that are one cluster, for lessons 2, 5, 7 and 10
+        #[arg(long, value_parser = nodes, default_value_t = 1)]
+        nodes: usize,
     },
     /// Find RabbitMQ and MySQL, or start them
     Up {
@@ -132,7 +135,7 @@ fn command(command: Cmd) -> Result<ExitCode> {
         Cmd::Play { lessons } => jobs::play(&lessons)?,
         Cmd::Test { arguments } => return jobs::test(&arguments),
         Cmd::Bench { names, write } => return jobs::bench(&names, write),
-        Cmd::Faults { minutes, seed } => return jobs::faults(minutes, seed),
+        Cmd::Faults { minutes, seed, nodes } => return jobs::faults(minutes, seed, nodes),
         Cmd::Up { nodes } => up::up(nodes, &Tasks::default())?,
         Cmd::Down { wipe } => up::down(wipe)?,
         Cmd::Status => status::status()?,

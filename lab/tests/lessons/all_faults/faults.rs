@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use fastrand::Rng;
+use lab::servers::NODES;
 use lab::servers::Service::{self, Mysql, Rabbitmq};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
@@ -28,6 +29,9 @@ enum How {
     /// Of one of the programs.
     Pause,
     Restart(Service, bool),
+    /// So many nodes of the cluster, and whether they are killed.
+    RestartNodes(usize, bool),
+    PauseNode,
     PauseServer(Service),
     CloseConnections(Service),
     /// RabbitMQ's functions that tell and set a limit, and one that is exceeded.
@@ -39,8 +43,8 @@ enum How {
     DeleteUser,
 }
 use How::{
-    Alarm, CloseConnections, DeleteUser, Kill, LockTables, Pause, PauseServer, ReadOnly, Restart,
-    TimeOut,
+    Alarm, CloseConnections, DeleteUser, Kill, LockTables, Pause, PauseNode, PauseServer, ReadOnly,
+    Restart, RestartNodes, TimeOut,
 };
 
 const fn fault(what: &'static str, times: usize, seconds: (f64, f64), how: How) -> Fault {
@@ -87,18 +91,41 @@ const FAULTS: [Fault; 22] = [
     fault("MySQL: all connections closed", 2, AT_ONCE, CloseConnections(Mysql)),
 ];
 
+/// For lessons 2, 5, 7 and 10 on a cluster.
+#[rustfmt::skip] // a table
+const OF_CLUSTER: [Fault; 15] = [
+    fault("a worker: kill -9", 2, AT_ONCE, Kill("worker")),
+    fault("a receive-orders: kill -9", 3, AT_ONCE, Kill("receive-orders")),
+    fault("a run-jobs: kill -9", 3, AT_ONCE, Kill("run-jobs")),
+    fault("a program: paused", 2, (0.0, 3.0), Pause),
+    fault("a program: paused for two heartbeats", 1, LONG, Pause),
+    fault("a node: kill -9, started again", 4, (7.0, 20.0), RestartNodes(1, true)),
+    fault("a node: stopped, started again", 2, (7.0, 20.0), RestartNodes(1, false)),
+    // the others miss it after ten seconds; when it goes on, it finds that it was alone
+    fault("a node: paused, missed by the others", 2, (16.0, 18.0), PauseNode),
+    fault("two nodes: kill -9, started again", 2, (10.0, 30.0), RestartNodes(2, true)),
+    fault("two nodes: stopped, started again", 1, (10.0, 30.0), RestartNodes(2, false)),
+    fault("all nodes: kill -9, started again", 1, (10.0, 30.0), RestartNodes(NODES, true)),
+    fault("RabbitMQ: all connections closed", 2, (1.0, 3.0), CloseConnections(Rabbitmq)),
+    fault("MySQL: kill -9, started again", 1, (1.0, 3.0), Restart(Mysql, true)),
+    fault("MySQL: tables locked", 1, (2.0, 8.0), LockTables),
+    fault("MySQL: all connections closed", 1, AT_ONCE, CloseConnections(Mysql)),
+];
+
 /// Faults in random order: first each of them once, then each as often as it should come before the
 /// others come again.
 pub struct Bag {
+    all: &'static [Fault],
     faults: Vec<&'static Fault>,
     first: bool,
 }
 
 impl Bag {
-    pub fn new(random: &mut Rng) -> Self {
-        let mut faults: Vec<_> = FAULTS.iter().collect();
+    pub fn new(random: &mut Rng, is_cluster: bool) -> Self {
+        let all: &[Fault] = if is_cluster { &OF_CLUSTER } else { &FAULTS };
+        let mut faults: Vec<_> = all.iter().collect();
         random.shuffle(&mut faults);
-        Self { faults, first: true }
+        Self { all, faults, first: true }
     }
 
     /// Whether some have not come yet.
@@ -109,7 +136,7 @@ impl Bag {
     /// The next one. After the first round it does not take longer than what is left of the time.
     pub fn draw(&mut self, random: &mut Rng, left: Duration) -> Option<&'static Fault> {
         if self.faults.is_empty() {
-            let all = FAULTS.iter();
+            let all = self.all.iter();
             self.faults = all.flat_map(|fault| vec![fault; fault.times]).collect();
             random.shuffle(&mut self.faults);
             self.first = false;
@@ -132,8 +159,17 @@ impl Fault {
                 return Ok(name);
             }
             Pause => {
-                let names =
-                    ["worker", "receive-", "request-orders", "admin", "main", "run-jobs", "rpc-"];
+                let names = [
+                    "worker",
+                    "receive-",
+                    "request-orders",
+                    "admin",
+                    "main",
+                    "run-jobs",
+                    "rpc-",
+                    "publish-steadily",
+                    "count-steadily",
+                ];
                 let name = choose(world, random, &names)?;
                 signal(world, name, SIGSTOP)?;
                 thread::sleep(time);
@@ -144,6 +180,22 @@ impl Fault {
                 world.instance.stop(service, kill)?;
                 world.keep_log(service)?;
                 world.instance.start(&[service], &world.tasks.quietly())?;
+            }
+            RestartNodes(count, kill) => {
+                let mut nodes = world.instance.nodes();
+                random.shuffle(&mut nodes);
+                for node in &nodes[..count] {
+                    node.stop(Rabbitmq, kill)?;
+                    world.keep_log(Rabbitmq)?;
+                }
+                world.start_all_nodes()?;
+            }
+            PauseNode => {
+                let node = world.instance.node(random.usize(1..=NODES))?;
+                node.pause(Rabbitmq)?;
+                thread::sleep(time);
+                node.resume(Rabbitmq)?;
+                world.start_all_nodes()?; // waits until it is one of them again
             }
             PauseServer(service) => {
                 world.instance.pause(service)?;

@@ -2,6 +2,8 @@
 //! and nothing doubled. `cargo lab faults` does it for ten minutes, `cargo lab test` until each
 //! fault has come once.
 //!
+//! With `LAB_NODES=3` it is lessons 2, 5, 7 and 10 on a cluster of three nodes.
+//!
 //! The servers are its own, so that they can be broken beside other tests.
 
 mod faults;
@@ -105,7 +107,10 @@ fn world(seed: u64) -> Result<World> {
         backend == Backend::Docker || Service::all_installed(),
         "RabbitMQ and MySQL are not installed: run `cargo lab faults`, which installs them"
     );
-    let instance = Instance::temporary(folder, backend)?;
+    let instance = match variable("LAB_NODES").unwrap_or(1) {
+        1 => Instance::temporary(folder, backend)?,
+        _ => Instance::temporary(folder, backend)?.with_nodes()?,
+    };
     instance.start(&Service::ALL, &tasks)?;
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("faults-{seed}"));
     let _ = fs::remove_dir_all(&folder);
@@ -137,7 +142,7 @@ fn run<'scope>(
 ) -> Result<BTreeMap<&'static str, u64>> {
     let receivers = || {
         let programs = world.programs.iter();
-        programs.filter(|program| program.role != Role::Send)
+        programs.filter(|program| ![Role::Send, Role::Publish].contains(&program.role))
     };
     // One after the other: RabbitMQ 3.10 may answer INTERNAL_ERROR to one of two programs that
     // declare the same quorum queue at the same time.
@@ -155,7 +160,7 @@ fn run<'scope>(
 
     let end = world.start.elapsed() + length;
     let left = || end.saturating_sub(world.start.elapsed());
-    let mut bag = Bag::new(&mut random);
+    let mut bag = Bag::new(&mut random, world.instance.is_cluster());
     let mut times = BTreeMap::new();
     while bag.is_first_round() || !left().is_zero() {
         world.tally().show(task);
@@ -186,7 +191,11 @@ fn run<'scope>(
         .with_context(|| format!("nothing more comes from {:?}", silent()))?;
     world.sending.store(false, Relaxed);
     let running = |program: &Program| program.is_running();
-    let senders = world.programs.iter().filter(|program| program.role == Role::Send);
+    if let Ok(publish) = world.program("publish-steadily") {
+        publish.signal(Signal::SIGINT);
+    }
+    let sends = |program: &&Program| [Role::Send, Role::Publish].contains(&program.role);
+    let senders = world.programs.iter().filter(sends);
     wait_until(LIMIT, || !senders.clone().any(running))?;
     let mut left = String::new();
     let arrived = wait_until(3 * LIMIT, || {
@@ -212,12 +221,20 @@ fn run<'scope>(
 
 /// What has not arrived yet; nothing, if all has.
 fn waiting(world: &World) -> Result<String> {
+    if world.instance.is_cluster() {
+        return in_queues(world, &["/"]);
+    }
     let events = "SELECT COUNT(*) FROM test_main.outbox HAVING COUNT(*) > 0";
     if let [events] = world.query::<u64>(events)?[..] {
         return Ok(format!("{events} events in the outbox of main"));
     }
+    in_queues(world, &["/", PYTHON])
+}
+
+/// The queues of these virtual hosts that are not empty, and should be.
+fn in_queues(world: &World, vhosts: &[&str]) -> Result<String> {
     let mut waiting = String::new();
-    for vhost in ["/", PYTHON] {
+    for vhost in vhosts {
         let list = ["list_queues", "--vhost", vhost, "--no-table-headers"];
         let queues = world.rabbitmqctl(&[&list[..], &["messages", "name"]].concat())?;
         let kept = ["\torders.dead", "\tjobs.parked"];
@@ -236,6 +253,19 @@ fn rows(world: &World) -> Result<(Vec<Row>, Vec<Row>)> {
         let count = "SELECT user_id, COUNT(*) FROM";
         world.query(&format!("{count} {database}.tb_order GROUP BY user_id"))
     };
+    if world.instance.is_cluster() {
+        let [dead, parked] = [world.bodies("orders.dead")?, world.bodies("jobs.parked")?];
+        let tally = world.tally();
+        let ours = vec![
+            tally.tasks.row(),
+            tally.orders.row("05 orders", ORDERS, &orders("test")?),
+            bad("05 orders that cannot be stored", &tally.bad, &dead),
+            tally.jobs.row(),
+            bad("07 jobs that cannot be read", &tally.jobs.bad, &parked),
+            tally.steady.row(),
+        ];
+        return Ok((ours, Vec::new()));
+    }
     let likes = "SELECT
         (SELECT COUNT(*) FROM test_main.likes WHERE product_id = main.id), main.likes, admin.likes
         FROM test_main.products AS main JOIN test_admin.products AS admin ON admin.id = main.id";

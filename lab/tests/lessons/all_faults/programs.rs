@@ -57,6 +57,9 @@ pub enum Role {
     Serve,
     Jobs,
     Answer,
+    /// Goes on until Ctrl-C, and is to be the first to end.
+    Publish,
+    Count,
     /// To compare with.
     Other,
 }
@@ -69,14 +72,15 @@ pub fn programs(instance: &Instance, folder: &Path, tasks: &Tasks) -> Result<Vec
         let [admin, main] = [ports.admin, ports.main].map(|port| format!("127.0.0.1:{port}"));
         let file = name.split(' ').next().unwrap_or(name);
         let mut command = Command::new(Path::new(env!("CARGO_BIN_EXE_lab")).with_file_name(file));
-        command.args(arguments).env("AMQP_URL", amqp_url + HEARTBEAT);
+        let urls = amqp_url.split(',').map(|url| format!("{url}{HEARTBEAT}"));
+        command.args(arguments).env("AMQP_URL", urls.collect::<Vec<_>>().join(","));
         command.env("MYSQL_URL", instance.mysql_url());
         command.env("ADMIN_URL", format!("http://{admin}"));
         command.env("ADMIN_LISTEN", admin).env("MAIN_LISTEN", main);
         command
     };
     let broken = &["--break-connection", "0.05"];
-    for (name, role, arguments) in [
+    let all = [
         ("new-task", Role::Send, &[][..]),
         ("worker 1", Role::Work, &[]),
         ("worker 2", Role::Work, &[]),
@@ -93,9 +97,20 @@ pub fn programs(instance: &Instance, folder: &Path, tasks: &Tasks) -> Result<Vec
         ("rpc-client", Role::Send, &["--timeout", "30"]),
         ("rpc-server 1", Role::Answer, &[]),
         ("rpc-server 2", Role::Answer, &[]),
-    ] {
+        ("publish-steadily", Role::Publish, &[]),
+        ("count-steadily", Role::Count, &[]),
+    ];
+    let runs = |name: &str| match name {
+        "publish-steadily" | "count-steadily" => instance.is_cluster(),
+        "admin" | "main" => !instance.is_cluster(),
+        name => !(name.starts_with("rpc-") && instance.is_cluster()),
+    };
+    for (name, role, arguments) in all.into_iter().filter(|program| runs(program.0)) {
         let command = lesson(name, instance.amqp_url(), arguments);
         programs.push(Program::new(name, role, command, folder)?);
+    }
+    if instance.is_cluster() {
+        return Ok(programs);
     }
     for (index, (emit, emitted, receive, received)) in LOGS.into_iter().enumerate() {
         let command = lesson(emit, instance.amqp_url(), emitted);
@@ -126,21 +141,25 @@ impl World {
     pub fn send<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) -> Result<()> {
         let new_task = self.program("new-task")?;
         scope.spawn(|| self.send_tasks(new_task));
-        let emitters: Result<Vec<_>> = LOGS.iter().map(|logs| self.program(logs.0)).collect();
-        let emitters = emitters?;
-        scope.spawn(move || self.send_logs(&emitters));
         let names = ["submit-job", "submit-job --fails", "submit-job --unreadable"];
         let submit: Result<Vec<_>> = names.iter().map(|name| self.program(name)).collect();
         let submit = submit?;
         scope.spawn(move || self.send_jobs(&submit));
-        let client = self.program("rpc-client")?;
-        scope.spawn(|| self.call(client));
         let request = self.program("request-orders")?;
         scope.spawn(|| self.send_orders(request, ORDERS));
+        scope.spawn(|| self.send_bad_orders());
+        if let Ok(publish) = self.program("publish-steadily") {
+            scope.spawn(|| publish.supervise(self));
+            return Ok(());
+        }
+        let emitters: Result<Vec<_>> = LOGS.iter().map(|logs| self.program(logs.0)).collect();
+        let emitters = emitters?;
+        scope.spawn(move || self.send_logs(&emitters));
+        let client = self.program("rpc-client")?;
+        scope.spawn(|| self.call(client));
         if let Ok(feed) = self.program(PYTHON_FEED) {
             scope.spawn(|| self.send_orders(feed, PYTHON_ORDERS));
         }
-        scope.spawn(|| self.send_bad_orders());
         for _ in 0..2 {
             scope.spawn(|| self.send_likes());
         }
@@ -257,7 +276,7 @@ impl World {
         &self,
         numbers: &mut impl Iterator<Item = u64>,
     ) -> Result<()> {
-        let url = self.instance.amqp_url() + HEARTBEAT;
+        let url = self.one_address() + HEARTBEAT;
         let connect = Connection::connect(&url, ConnectionProperties::default());
         let connection = timeout(PATIENCE, connect).await??;
         let channel = timeout(PATIENCE, connection.create_channel()).await??;
@@ -282,7 +301,7 @@ impl World {
     /// The bodies of the messages in a queue, which is empty then.
     pub fn bodies(&self, queue: &str) -> Result<Vec<String>> {
         self.runtime.block_on(async {
-            let url = self.instance.amqp_url();
+            let url = self.one_address();
             let connection = Connection::connect(&url, ConnectionProperties::default()).await?;
             let channel = connection.create_channel().await?;
             let mut bodies = Vec::new();
@@ -374,6 +393,25 @@ impl Role {
                 let job = line.strip_prefix(" [x] ").and_then(|line| line.split_once(": done "));
                 if let Some(number) = job.and_then(|(name, _)| name.parse().ok()) {
                     *tally.jobs.done.entry(number).or_default() += 1;
+                }
+            }
+            // the last line: Confirmed: 1000, published again: 2, longest gap: 1.5 s
+            (Self::Publish, Some(line)) => {
+                if let Some(numbers) = line.strip_prefix(" [*] Confirmed: ") {
+                    let number = numbers.split(',').next().and_then(|text| text.parse().ok());
+                    tally.steady.confirmed += number.unwrap_or(0);
+                }
+            }
+            // the last line: Received: 1002, twice: 2, missing: 0, longest gap: 1.5 s
+            (Self::Count, Some(line)) => {
+                if let Some(numbers) = line.strip_prefix(" [*] Received: ") {
+                    let words = numbers.split([',', ' ']).filter_map(|word| word.parse().ok());
+                    let [received, twice, missing, ..] = words.collect::<Vec<u64>>()[..] else {
+                        return;
+                    };
+                    tally.steady.received += received - twice;
+                    tally.steady.twice += twice;
+                    tally.steady.missing += missing;
                 }
             }
             (Self::Store, Some(line)) => {

@@ -67,6 +67,16 @@ pub struct Calls {
     pub wrong: Vec<String>,
 }
 
+/// Lesson 10. Neither of its programs is killed: what they know is in their memory.
+#[derive(Default)]
+pub struct Steady {
+    pub confirmed: u64,
+    /// Without those that came again.
+    pub received: u64,
+    pub twice: u64,
+    pub missing: u64,
+}
+
 #[derive(Default)]
 pub struct Tally {
     pub tasks: Tasks,
@@ -79,6 +89,7 @@ pub struct Tally {
     pub likes: Likes,
     pub jobs: Jobs,
     pub calls: Calls,
+    pub steady: Steady,
     /// What no program of ours should do, whatever is broken.
     pub wrong: Vec<String>,
 }
@@ -214,6 +225,16 @@ impl Calls {
         for wrong in &self.wrong {
             row.compare(wrong, 1, 0);
         }
+        row
+    }
+}
+
+impl Steady {
+    pub fn row(&self) -> Row {
+        let mut row = Row::new("10 messages", self.confirmed);
+        row.compare("messages received", self.confirmed, self.received);
+        row.compare("messages missing between others", self.missing, 0);
+        row.again = Some(self.twice);
         row
     }
 }

@@ -87,6 +87,18 @@ impl World {
         Ok(printed)
     }
 
+    /// The address of a broker, or of a node of it.
+    pub fn one_address(&self) -> String {
+        let urls = self.instance.amqp_url();
+        let urls: Vec<_> = urls.split(',').collect();
+        fastrand::choice(urls).unwrap_or_default().to_owned()
+    }
+
+    /// Starts those nodes that do not run, and waits until all are one cluster.
+    pub fn start_all_nodes(&self) -> Result<()> {
+        self.instance.start(&[Service::Rabbitmq], &self.tasks.quietly())
+    }
+
     /// Keeps what a server has said. A server that is started again begins a new log.
     pub fn keep_log(&self, service: Service) -> Result<()> {
         let file = self.folder.join(format!("{}.log", service.name()));
@@ -203,7 +215,8 @@ impl Program {
     /// Runs a program that goes on until Ctrl-C, and again whenever it ends, as a supervisor would.
     pub fn supervise(&self, world: &World) {
         let mut task = None;
-        while world.running.load(Relaxed) {
+        let publishes = self.role == Role::Publish;
+        while if publishes { world.sending() } else { world.running.load(Relaxed) } {
             let ended = self.run(world, None, |line| {
                 self.role.hear(&mut world.tally(), &mut task, Some(line));
             });
@@ -212,9 +225,10 @@ impl Program {
             // One that was just starting may not have found what it needs, and has said so.
             if let Ok((status, last)) = ended
                 && self.role != Role::Other
-                && self.waits.load(Relaxed)
+                && (self.waits.load(Relaxed) || self.role == Role::Publish)
                 && status.signal() != Some(Signal::SIGKILL as i32)
-                && (world.running.load(Relaxed) || !status.success())
+                && (if publishes { world.sending() } else { world.running.load(Relaxed) }
+                    || !status.success())
             {
                 let wrong = format!("{} ended with {status}: {last}", self.name);
                 tally.wrong.push(wrong);
