@@ -7,8 +7,8 @@ use serde::Deserialize;
 
 use crate::servers::management::Management;
 use crate::servers::probe::Answer;
-use crate::servers::{Ports, Service};
-use crate::up::{Place, describe, ours_at};
+use crate::servers::{Instance, Ports, Service};
+use crate::up::{Place, describe, ours_at, ours_of};
 use crate::url::{Url, encode};
 
 /// Where the management page of a RabbitMQ is that we have not started, as docker-compose.yml has
@@ -21,12 +21,7 @@ pub fn status() -> Result<()> {
         for place in Place::all(service)? {
             match place.find() {
                 Ok(Some(name)) => println!("{}", describe(&place, &name)),
-                Ok(None) => println!(
-                    "No {} at {}; `cargo lab up` starts one",
-                    service.name(),
-                    place.url.address()
-                ),
-                Err(error) => println!("{error}"),
+                answer => println!("{}", missing(&place, answer.err())),
             }
         }
     }
@@ -44,6 +39,23 @@ pub fn status() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What there is to say of a server that cannot be used, and why, if that is known.
+fn missing(place: &Place, error: Option<anyhow::Error>) -> String {
+    let (service, address) = (place.service, place.url.address());
+    let node = ours_of(service, &place.url).filter(Instance::is_node);
+    match (node, error) {
+        (Some(node), _) if node.is_running(service) => {
+            format!("{}: does not answer, at {address}", node.name(service))
+        }
+        (Some(node), _) => {
+            let name = node.name(service);
+            format!("{name}: stopped, at {address}; `cargo lab start {name}` starts it")
+        }
+        (None, Some(error)) => error.to_string(),
+        (None, None) => format!("No {} at {address}; `cargo lab up` starts one", service.name()),
+    }
 }
 
 /// What `status` shows of a queue. RabbitMQ leaves out what it does not know, for a queue that is

@@ -107,11 +107,16 @@ pub fn ours() -> Option<Instance> {
     Instance::load(&folder)
 }
 
-/// Our own server, or node, at this address: `AMQP_URL` may name another one while ours runs.
-pub(crate) fn ours_at(service: Service, url: &Url) -> Option<Instance> {
+/// Our own server, or node, that has this address, whether it runs or not.
+pub(crate) fn ours_of(service: Service, url: &Url) -> Option<Instance> {
     let local = ["localhost", "127.0.0.1"].contains(&url.host.as_str());
     let mut parts = ours().filter(|_| local)?.parts(service).into_iter();
-    parts.find(|part| url.port == part.port(service) && part.is_running(service))
+    parts.find(|part| url.port == part.port(service))
+}
+
+/// Our own server, or node, at this address: `AMQP_URL` may name another one while ours runs.
+pub(crate) fn ours_at(service: Service, url: &Url) -> Option<Instance> {
+    ours_of(service, url).filter(|ours| ours.is_running(service))
 }
 
 /// MySQL's own command line tool for this database: this machine's, or that in our container.

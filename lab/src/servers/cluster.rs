@@ -12,8 +12,9 @@ use std::str::FromStr;
 use anyhow::{Context, Result};
 
 use crate::process::wait_until;
+use crate::servers::probe::Answer;
 use crate::servers::ready::START_LIMIT;
-use crate::servers::{Instance, Ports, Service};
+use crate::servers::{Backend, Instance, Ports, Service};
 
 /// How many nodes a cluster of the course has.
 pub const NODES: usize = 3;
@@ -97,11 +98,18 @@ impl Instance {
         }
     }
 
-    /// One that runs, if any does, to be asked for what all of them know.
+    /// One to be asked for what all of them know: one that answers, or else one that runs.
     pub(super) fn spokesman(&self) -> Self {
         let mut parts = self.parts(Service::Rabbitmq);
-        let running = parts.iter().position(|node| node.is_running(Service::Rabbitmq));
-        parts.swap_remove(running.unwrap_or(0))
+        let answers = |node: &Self| matches!(node.probe(Service::Rabbitmq), Answer::Server(_));
+        let best = match parts.len() {
+            1 => Some(0),
+            _ => parts
+                .iter()
+                .position(answers)
+                .or_else(|| parts.iter().position(|node| node.is_running(Service::Rabbitmq))),
+        };
+        parts.swap_remove(best.unwrap_or(0))
     }
 
     /// What a reader calls it, and docker-compose.yml: `mysql`, or `rabbit2`.
@@ -115,6 +123,9 @@ impl Instance {
     /// What a node calls itself.
     pub(crate) fn node_name(&self) -> String {
         match &self.node {
+            Some(Node { number, .. }) if self.backend == Backend::Docker => {
+                format!("rabbit{number}@rabbit{number}") // as docker-compose.yml has it
+            }
             Some(node) => format!("rabbit{}@localhost", node.number),
             None => format!("lab{}@localhost", self.ports.amqp),
         }

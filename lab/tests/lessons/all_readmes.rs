@@ -1,7 +1,7 @@
 //! Every README is played, and every excerpt found in the source. And the player itself: it must
 //! notice when a README is wrong.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use lab::play::{self, Shown, play};
 use lab::progress::Tasks;
@@ -34,7 +34,7 @@ fn pages_are_true(folders: &[&Path]) {
     assert!(played > 50, "only {played} lines");
 }
 
-/// In two halves, side by side: pages wait most of the time.
+/// Side by side: pages wait most of the time.
 const HALF: usize = 4;
 
 #[test]
@@ -46,8 +46,20 @@ fn the_first_pages_are_true() {
 
 #[test]
 fn the_later_pages_are_true() {
+    later_pages(false);
+}
+
+/// Those with a cluster, which takes long to start.
+#[test]
+fn the_pages_with_nodes_are_true() {
+    later_pages(true);
+}
+
+fn later_pages(nodes: bool) {
     let lessons = lessons().unwrap();
-    let lessons = lessons[HALF..].iter().map(|lesson| lesson.as_path());
+    let wanted =
+        |lesson: &&PathBuf| Readme::read(&lesson.join("README.md")).unwrap().wants_nodes() == nodes;
+    let lessons = lessons[HALF..].iter().filter(wanted).map(PathBuf::as_path);
     pages_are_true(&lessons.collect::<Vec<_>>());
 }
 

@@ -1,13 +1,400 @@
-//! Lesson 10: a broker of three nodes.
+//! Lesson 10: a broker of three nodes, which outlives each of them.
 
-use crate::support::Servers;
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::sync::{LazyLock, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use lab::process::wait_until;
+use lab::progress::Tasks;
+use lab::servers::{Instance, NODES, Service};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::support::{LIMIT, NONE, Servers, Terminal, WAITING, lab, lines, output};
+
+/// The cluster that the tests share, one test at a time: each breaks it, and leaves it whole.
+struct Cluster(MutexGuard<'static, Servers>);
+
+impl Cluster {
+    fn lock() -> Self {
+        static CLUSTER: LazyLock<Mutex<Servers>> = LazyLock::new(|| {
+            let start = Instant::now();
+            let servers = Servers::start_cluster();
+            println!("three nodes are up after {:?}", start.elapsed());
+            Mutex::new(servers)
+        });
+        let servers = CLUSTER.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        // whatever the test before has left
+        servers.instance.resume(Service::Rabbitmq).unwrap();
+        servers.instance.start(&[Service::Rabbitmq], &Tasks::quiet()).unwrap();
+        Self(servers)
+    }
+
+    fn node(&self, number: usize) -> Instance {
+        self.0.instance.node(number).unwrap()
+    }
+
+    fn stop(&self, number: usize, kill: bool) {
+        self.node(number).stop(Service::Rabbitmq, kill).unwrap();
+    }
+
+    fn start(&self, number: usize) {
+        self.node(number).start(&[Service::Rabbitmq], &Tasks::quiet()).unwrap();
+    }
+
+    /// The address of one node, in a virtual host whose list of addresses this is.
+    fn url(&self, urls: &str, number: usize) -> String {
+        urls.split(',').nth(number - 1).unwrap().to_owned()
+    }
+
+    fn vhost(&self, name: &str) -> String {
+        self.0.instance.create_vhost(name).unwrap()
+    }
+
+    /// What the management page of a node says of a queue in a virtual host of these addresses.
+    fn queue(&self, urls: &str, name: &str, asked: usize) -> Value {
+        let vhost = urls.rsplit('/').next().unwrap();
+        let path = format!("queues/{vhost}/{name}");
+        self.node(asked).management().get(&path).unwrap_or_default()
+    }
+
+    /// The number of the node where the leader of `steady` is, as another node has it.
+    fn leader(&self, urls: &str, asked: usize) -> Option<usize> {
+        let queue = self.queue(urls, "steady", asked);
+        queue["leader"].as_str()?.strip_prefix("rabbit")?.split('@').next()?.parse().ok()
+    }
+
+    fn wait_for_replicas(&self, urls: &str, count: usize, asked: usize) {
+        let online =
+            || self.queue(urls, "steady", asked)["online"].as_array().map_or(0, Vec::len) == count;
+        wait_until(LIMIT, online).unwrap();
+    }
+
+    /// `cargo lab` with these servers.
+    fn lab(&self, arguments: &[&str]) -> (Vec<String>, Option<i32>) {
+        let mut command = Command::new(lab());
+        command.args(arguments).env("AMQP_URL", self.0.instance.amqp_url());
+        command.env("MYSQL_URL", "mysql://guest:guest@localhost:1/test");
+        command.env(lab::play::INSTANCE, &self.0.instance.folder);
+        let (lines, status) = Terminal::start(command).finish();
+        (lines, status.code())
+    }
+}
+
+/// `publish-steadily` and `count-steadily`.
+struct Load {
+    publisher: Terminal,
+    counter: Terminal,
+    /// How many messages were in the queue before.
+    before: u64,
+}
+
+/// What they say at the end.
+#[derive(Debug)]
+struct Ended {
+    again: u64,
+    twice: u64,
+    /// The longest gap, in seconds.
+    gap: f64,
+}
+
+impl Load {
+    /// Over any of these nodes.
+    fn start(urls: &str, more: &[&str], before: u64) -> Self {
+        let counter = Terminal::run("count-steadily", more, urls);
+        while counter.line().unwrap() != WAITING {} // 3.10 may be too busy for a new queue
+        let publisher = Terminal::run("publish-steadily", more, urls);
+        let load = Self { publisher, counter, before };
+        load.goes_on();
+        load
+    }
+
+    /// Waits until messages are confirmed, and received.
+    fn goes_on(&self) {
+        for (program, what) in [(&self.publisher, "Confirmed"), (&self.counter, "Received")] {
+            let start = Instant::now();
+            while program.line_within(Duration::ZERO).is_some() {} // what was said before
+            while number(&program.line().unwrap(), what).is_none_or(|number| number == 0) {
+                assert!(start.elapsed() < LIMIT, "nothing is {what}");
+            }
+        }
+    }
+
+    /// What the publisher says in its next line of a second.
+    fn confirmed(&self) -> u64 {
+        loop {
+            let line = self.publisher.line().unwrap();
+            if let Some(number) = number(&line, "Confirmed") {
+                return number;
+            }
+        }
+    }
+
+    /// Ctrl-C, when all that was confirmed has been received.
+    fn stop(self) -> Ended {
+        self.publisher.signal(Signal::SIGINT);
+        let (said, status) = self.publisher.finish();
+        assert_eq!(status.code(), Some(0), "{said:#?}");
+        let last = said.last().unwrap();
+        assert!(last.starts_with(" [*] Confirmed: "), "{last}");
+        let (confirmed, again) = (number(last, "Confirmed"), number(last, "published again"));
+        let confirmed = confirmed.unwrap() + self.before;
+        let mut line = String::new();
+        let start = Instant::now();
+        loop {
+            let next = self.counter.line().unwrap();
+            if let (Some(all), Some(twice)) =
+                (number(&next, "Received: [..] ("), number(&next, "twice"))
+                && number(&next, "missing") == Some(0)
+                && all - twice >= confirmed
+            {
+                break;
+            }
+            assert!(start.elapsed() < LIMIT, "{confirmed} confirmed, {line}");
+            line = next;
+        }
+        self.counter.signal(Signal::SIGINT);
+        let (said, status) = self.counter.finish();
+        assert_eq!(status.code(), Some(0), "{said:#?}");
+        let last = said.last().unwrap();
+        let (received, twice) =
+            (number(last, " [*] Received").unwrap(), number(last, "twice").unwrap());
+        assert_eq!((received - twice, number(last, "missing")), (confirmed, Some(0)), "{last}");
+        let gap = last.split("longest gap: ").nth(1).unwrap();
+        let gap = gap.trim_end_matches(" s").parse().unwrap();
+        let ended = Ended { again: again.unwrap(), twice, gap };
+        ended
+    }
+}
+
+/// The number behind a word in a line.
+fn number(line: &str, what: &str) -> Option<u64> {
+    let rest = match what.split_once("[..] ") {
+        Some((start, then)) => line.split_once(start)?.1.split_once(then)?.1,
+        None => line.split_once(what)?.1.strip_prefix(": ")?,
+    };
+    let digits = rest.find(|character: char| !character.is_ascii_digit()).unwrap_or(rest.len());
+    rest[..digits].parse().ok()
+}
+
+/// The leader of the queue dies under load. The classic queue on that node is gone until the node
+/// is back, and so is the queue of who receives log lines over it.
+#[test]
+fn a_leader_dies_and_nothing_is_lost() {
+    let cluster = Cluster::lock();
+    let urls = cluster.vhost("leader");
+    // The first leader is on the node over which the queue is declared, and so is a classic queue.
+    let first = cluster.url(&urls, 1);
+    lines("publish-steadily", &["--count", "1"], &first);
+    lines("publish-steadily", &["--count", "1", "--classic"], &first);
+    assert_eq!(cluster.leader(&urls, 2), Some(1));
+    let [others, all] = [urls.splitn(2, ',').nth(1).unwrap(), &urls];
+    let logs = Terminal::run("receive-logs", &NONE, &first);
+    let exclusive = logs.expect_queue();
+    let load = Load::start(all, &[], 1);
+    let classic = Load::start(others, &["--classic"], 1);
+    cluster.wait_for_replicas(&urls, NODES, 2);
+
+    cluster.stop(1, true);
+    load.goes_on();
+    let leader = cluster.leader(&urls, 2);
+    assert!(leader.is_some_and(|leader| leader != 1), "{leader:?}");
+    while classic.confirmed() > 0 {}
+    assert_eq!(classic.confirmed(), 0);
+    // Over another node it would be told which queue it has: its own node is gone, and its queue.
+    logs.expect(crate::support::LOST);
+    assert_eq!(cluster.queue(&urls, &exclusive, 2), Value::Null);
+
+    cluster.start(1);
+    logs.expect(crate::support::AGAIN);
+    assert_ne!(logs.expect_queue(), exclusive);
+    cluster.wait_for_replicas(&urls, NODES, 2); // it catches up
+    classic.goes_on();
+    let ended = classic.stop();
+    assert!(ended.gap > 2.0, "{ended:?}");
+    let ended = load.stop();
+    assert!(ended.gap < 15.0, "{ended:?}");
+    logs.interrupt();
+}
+
+/// Nobody notices, but those that were connected to it.
+#[test]
+fn a_follower_dies_and_nobody_notices() {
+    let cluster = Cluster::lock();
+    let urls = cluster.vhost("follower");
+    lines("publish-steadily", &["--count", "1"], &cluster.url(&urls, 1));
+    let others = format!("{},{}", cluster.url(&urls, 1), cluster.url(&urls, 2));
+    let load = Load::start(&others, &[], 1);
+    cluster.wait_for_replicas(&urls, NODES, 1);
+    cluster.stop(3, true);
+    cluster.wait_for_replicas(&urls, NODES - 1, 1);
+    load.goes_on();
+    assert_eq!(cluster.leader(&urls, 1), Some(1));
+    cluster.start(3);
+    cluster.wait_for_replicas(&urls, NODES, 1);
+    let Ended { again, twice, gap, .. } = load.stop();
+    assert_eq!((again, twice), (0, 0));
+    assert!(gap < 5.0, "{gap}"); // the machine is busy: a node starts
+}
+
+/// Without a majority nothing is confirmed. When one of the two is back, all goes on.
+#[test]
+fn two_of_three_die_and_nothing_false_is_said() {
+    let cluster = Cluster::lock();
+    let urls = cluster.vhost("majority");
+    let load = Load::start(&urls, &[], 0);
+    cluster.wait_for_replicas(&urls, NODES, 1);
+    cluster.stop(1, true);
+    cluster.stop(2, true);
+    while load.confirmed() > 0 {}
+    // longer than a program waits for a confirm
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(25) {
+        assert_eq!(load.confirmed(), 0);
+    }
+    cluster.start(1);
+    load.goes_on();
+    cluster.start(2);
+    cluster.wait_for_replicas(&urls, NODES, 1);
+    let ended = load.stop();
+    assert!(ended.gap > 25.0, "{ended:?}");
+}
+
+/// A node that stands still for longer than the others wait for it, as if its network were cut.
+#[test]
+fn a_leader_that_stands_still() {
+    let cluster = Cluster::lock();
+    let urls = cluster.vhost("still");
+    let version = cluster.node(2).management().version().unwrap();
+    lines("publish-steadily", &["--count", "1"], &cluster.url(&urls, 1));
+    let load = Load::start(&urls, &[], 1);
+    cluster.wait_for_replicas(&urls, NODES, 2);
+    cluster.node(1).pause(Service::Rabbitmq).unwrap();
+    load.goes_on();
+    let missed = || {
+        let nodes = cluster.node(2).management().get("nodes").unwrap_or_default();
+        let nodes = nodes.as_array().map_or(&[][..], Vec::as_slice);
+        nodes.iter().filter(|node| node["running"] == true).count() == NODES - 1
+    };
+    wait_until(LIMIT, missed).unwrap();
+    cluster.node(1).resume(Service::Rabbitmq).unwrap();
+    load.goes_on();
+    if version < (4, 0) {
+        cluster.stop(1, false); // it does not know that it was away, and is not let in again
+        cluster.start(1);
+    }
+    cluster.wait_for_replicas(&urls, NODES, 2);
+    let ended = load.stop();
+    assert!(ended.gap > 1.0, "{ended:?}");
+}
+
+/// All nodes are restarted, one after the other, as RabbitMQ's documentation says.
+#[test]
+fn a_rolling_restart() {
+    let cluster = Cluster::lock();
+    let urls = cluster.vhost("rolling");
+    let load = Load::start(&urls, &[], 0);
+    for number in 1..=NODES {
+        let node = format!("rabbit{number}");
+        let (said, code) = cluster.lab(&["rabbitmq-upgrade", "await_online_quorum_plus_one"]);
+        assert_eq!(code, Some(0), "{said:#?}");
+        let (said, code) = cluster.lab(&["rabbitmq-upgrade", "-n", &node, "drain"]);
+        assert_eq!(code, Some(0), "{said:#?}");
+        let asked = number % NODES + 1;
+        wait_until(LIMIT, || cluster.leader(&urls, asked).is_some_and(|leader| leader != number))
+            .unwrap();
+        load.goes_on();
+        let (said, code) = cluster.lab(&["restart", &node]);
+        assert_eq!((said, code), (vec![format!("Stopped {node} and started it again")], Some(0)));
+        cluster.wait_for_replicas(&urls, NODES, asked);
+    }
+    let ended = load.stop();
+    assert!(ended.gap < 15.0, "{ended:?}");
+}
+
+/// Leaders that are all on one node, and then on one each.
+#[test]
+fn leaders_are_balanced() {
+    let cluster = Cluster::lock();
+    let urls = cluster.vhost("balance");
+    let names = ["one", "two", "three"];
+    for name in names {
+        let body = r#"{"durable": true, "arguments": {"x-queue-type": "quorum"}}"#;
+        let port = cluster.node(1).ports.management;
+        let put = Command::new("curl")
+            .args(["-sf", "-u", "guest:guest", "-X", "PUT", "-d", body])
+            .arg(format!("http://localhost:{port}/api/queues/balance/{name}"))
+            .status();
+        assert!(put.unwrap().success());
+    }
+    let leaders = || {
+        let leader = |name: &&str| cluster.queue(&urls, name, 1)["leader"].to_string();
+        names.iter().map(leader).collect::<BTreeSet<_>>()
+    };
+    wait_until(LIMIT, || leaders().len() == 1).unwrap();
+    let arguments = ["rabbitmq-queues", "rebalance", "quorum", "--vhost-pattern", "balance"];
+    let (said, code) = cluster.lab(&arguments);
+    assert_eq!(code, Some(0), "{said:#?}");
+    wait_until(LIMIT, || leaders().len() == NODES).unwrap();
+}
+
+/// What `cargo lab` says of nodes.
+#[test]
+fn the_lab_knows_nodes() {
+    let cluster = Cluster::lock();
+    let down = |number| format!("rabbit{number}: stopped, at localhost:");
+    let (said, _) = cluster.lab(&["status"]);
+    for number in 1..=NODES {
+        assert!(said[number - 1].starts_with(&format!("rabbit{number}: RabbitMQ ")), "{said:#?}");
+    }
+    assert_eq!(cluster.lab(&["stop", "rabbit2"]), (vec!["Stopped rabbit2".to_owned()], Some(0)));
+    let (said, code) = cluster.lab(&["stop", "rabbit2"]);
+    assert_eq!(code, Some(1));
+    assert!(
+        said[0].starts_with("Error: no rabbit2 that the lab has started runs here"),
+        "{said:?}"
+    );
+    let (said, _) = cluster.lab(&["status"]);
+    assert!(said[1].starts_with(&down(2)), "{said:#?}");
+    // the first node that answers is asked, or the one that is named
+    for (arguments, expected) in [
+        (&["rabbitmqctl", "-q", "eval", "node()."][..], "rabbit1@localhost"),
+        (&["rabbitmqctl", "-q", "-n", "rabbit3", "eval", "node()."], "rabbit3@localhost"),
+    ] {
+        let name = if cluster.node(1).backend == lab::servers::Backend::Docker {
+            expected.replace("localhost", expected.split('@').next().unwrap())
+        } else {
+            expected.to_owned()
+        };
+        assert_eq!(cluster.lab(arguments), (vec![name], Some(0)));
+    }
+    assert_eq!(cluster.lab(&["start", "rabbit2"]), (vec!["Started rabbit2".to_owned()], Some(0)));
+    let paused = cluster.lab(&["pause", "rabbit1"]);
+    assert_eq!(paused, (vec!["Paused rabbit1".to_owned()], Some(0)));
+    let (said, _) = cluster.lab(&["status"]);
+    assert!(said[0].starts_with("rabbit1: does not answer, at localhost:"), "{said:#?}");
+    let resumed = cluster.lab(&["resume", "rabbit1"]);
+    assert_eq!(resumed, (vec!["Resumed rabbit1".to_owned()], Some(0)));
+    let (said, code) = cluster.lab(&["stop", "rabbit4"]);
+    assert_eq!(code, Some(2), "{said:?}");
+    let (said, code) = cluster.lab(&["up", "--nodes", "2"]);
+    assert_eq!(code, Some(2), "{said:?}");
+    let (said, code) = cluster.lab(&["up", "--nodes", "1"]);
+    assert_eq!(code, Some(1), "{said:?}");
+    assert!(said[0].starts_with("Error: RabbitMQ runs already, with another number"), "{said:?}");
+}
 
 #[test]
-fn experiment() {
-    let servers = Servers::start_cluster();
-    std::fs::write(std::env::var("EXP").unwrap(), servers.instance.folder.to_str().unwrap())
-        .unwrap();
-    while std::path::Path::new(&std::env::var("EXP").unwrap()).exists() {
-        std::thread::sleep(std::time::Duration::from_millis(300));
+fn wrong_usage() {
+    let url = crate::support::vhost("steady_usage");
+    for (program, arguments) in [
+        ("publish-steadily", &["--rate", "0"][..]),
+        ("publish-steadily", &["--rate", "2000"]),
+        ("publish-steadily", &["more"]),
+        ("count-steadily", &["more"]),
+    ] {
+        let (lines, code) = output(program, arguments, &url);
+        assert_eq!(code, Some(2), "{program} {arguments:?}: {lines:?}");
     }
 }

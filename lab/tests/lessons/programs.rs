@@ -13,7 +13,7 @@ use crate::support::{
 };
 
 /// Those that send something and end.
-const SENDERS: [(&str, &[&str]); 9] = [
+const SENDERS: [(&str, &[&str]); 10] = [
     ("send", &[]),
     ("new-task", &["task"]),
     ("emit-log", &["line"]),
@@ -23,10 +23,11 @@ const SENDERS: [(&str, &[&str]); 9] = [
     ("send-order", &[]),
     ("request-orders", &[]),
     ("submit-job", &["job"]),
+    ("publish-steadily", &["--count", "1"]),
 ];
 
 /// Those that receive until Ctrl-C.
-const RECEIVERS: [(&str, &[&str]); 10] = [
+const RECEIVERS: [(&str, &[&str]); 11] = [
     ("receive", &[]),
     ("receive-callback", &[]),
     ("worker", &[]),
@@ -36,6 +37,7 @@ const RECEIVERS: [(&str, &[&str]); 10] = [
     ("receive-logs-headers", &["all", "level=error"]),
     ("receive-orders", &[]),
     ("run-jobs", &[]),
+    ("count-steadily", &[]),
     ("rpc-server", &[]),
 ];
 
@@ -76,6 +78,10 @@ fn every_program_closes_its_connection_and_uses_nothing_deprecated() {
         if program == "run-jobs" {
             receiver.expect(" [x] job: done at attempt 1");
         }
+        if program == "count-steadily" {
+            let line = receiver.line().unwrap();
+            assert!(line.starts_with(" [x] Received: 1 (1 in all), twice: 0, "), "{line}");
+        }
         if program == "rpc-server" {
             lines("rpc-client", &["3"], &url);
             lines("rpc-client", &["3", "--reply-queue"], &url);
@@ -87,7 +93,17 @@ fn every_program_closes_its_connection_and_uses_nothing_deprecated() {
     }
     // a connection that has a name is a program's; the others are the lab's own probes
     let programs = [
-        "send", "request", "receive", "new-task", "worker", "emit-log", "submit", "run-jobs", "rpc",
+        "send",
+        "request",
+        "receive",
+        "new-task",
+        "worker",
+        "emit-log",
+        "submit",
+        "run-jobs",
+        "rpc",
+        "publish-steadily",
+        "count-steadily",
     ];
     let names = programs.map(|name| format!(" - {name}"));
     let count = |text: &str| servers.log().matches(text).count();
@@ -149,7 +165,7 @@ async fn a_queue_that_is_deleted_while_a_program_sends() {
 }
 
 /// What feeds each of [`RECEIVERS`], but `rpc-server`: who feeds that waits for its answer.
-const FEEDERS: [usize; 9] = [0, 0, 1, 2, 3, 4, 5, 6, 8];
+const FEEDERS: [usize; 10] = [0, 0, 1, 2, 3, 4, 5, 6, 8, 9];
 
 /// Starts a program whose standard output nobody reads, or whose disk is full.
 fn unread(program: &str, arguments: &[&str], urls: (&str, &str), full: bool) -> Terminal {

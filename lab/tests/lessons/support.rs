@@ -328,9 +328,12 @@ impl Terminal {
         self.signal(Signal::SIGINT);
         let (lines, status) = self.finish();
         assert_eq!(status.code(), Some(0), "{status}");
-        let done = ["Tasks done", "Orders stored", "Jobs done", "Requests answered"];
+        let done = ["Tasks done", "Orders stored", "Jobs done", "Requests answered", "Received"];
         let done = done.map(|done| format!(" [*] {done}: "));
-        let is_done = |line: &String| done.iter().any(|done| line.starts_with(done));
+        // `count-steadily` says each second how it goes
+        let is_done = |line: &String| {
+            done.iter().any(|done| line.starts_with(done)) || line.starts_with(" [x] Received: ")
+        };
         assert!(lines.iter().all(is_done), "{lines:#?}");
     }
 
