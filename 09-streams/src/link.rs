@@ -44,37 +44,37 @@ pub struct Link {
     pub client: Client,
     /// What RabbitMQ sends without being asked: events, confirms, and the end.
     frames: UnboundedReceiver<MessageResult>,
-    stream: String,
 }
 
 impl Link {
-    /// Connects, and creates the stream if it is not there.
+    /// Connects; at the first time, creates the stream if it is not there.
     ///
     /// # Errors
     ///
     /// It is tried once: the error names the address, the cause, and what to do.
-    pub async fn open(program: &str, stream: &Stream) -> anyhow::Result<Self> {
+    pub async fn open(program: &str, stream: &Stream, create: bool) -> anyhow::Result<Self> {
         let address = address()?;
         let authority = &address.authority;
         let first = (authority.host.clone(), authority.port);
         let client = connect(program, &address, first.clone()).await?;
 
-        // Ok, or StreamAlreadyExists: the same stream, with the same arguments.
-        let created = asked(client.create_stream(&stream.name, stream.arguments())).await?;
-        if *created.code() != ResponseCode::StreamAlreadyExists {
-            check(created.code(), &stream.name)?;
+        if create {
+            // Ok, or StreamAlreadyExists: the same stream, with the same arguments.
+            let created = asked(client.create_stream(&stream.name, stream.arguments())).await?;
+            if *created.code() != ResponseCode::StreamAlreadyExists {
+                check(created.code(), &stream.name)?;
+            }
         }
         // Each node says under which address clients find it: `advertised_host` and
         // `advertised_port`. Only the leader takes events.
         let found = asked(client.metadata(vec![stream.name.clone()])).await?;
-        let found = found.get(&stream.name).context(Lost)?; // no leader now: elected in a moment
-        let leader = (found.leader.host.clone(), found.leader.port as u16);
-        let client = match leader == first {
-            true => client,
-            false => {
+        let leader = found.get(&stream.name).map(|found| found.leader.clone());
+        let client = match leader.map(|leader| (leader.host, leader.port as u16)) {
+            Some(leader) if leader != first => {
                 close(&client).await;
                 connect(program, &address, leader).await?
             }
+            _ => client, // or there is no leader now: whoever asks for the stream is told so
         };
         let (sender, frames) = unbounded_channel();
         let handler = move |frame: MessageResult| {
@@ -82,34 +82,25 @@ impl Link {
             async { Ok(()) }
         };
         client.set_handler(handler).await;
-        Ok(Self { client, frames, stream: stream.name.clone() })
+        Ok(Self { client, frames })
     }
 
     /// The next thing that RabbitMQ sends.
     ///
     /// # Errors
     ///
-    /// [`Lost`], or the stream is deleted.
+    /// [`Lost`]: so is a stream that has another leader, or is deleted.
     pub async fn frame(&mut self) -> anyhow::Result<ResponseKind> {
         loop {
             match timeout(PATIENCE, self.frames.recv()).await {
                 Ok(Some(Some(Ok(frame)))) => match frame.kind() {
-                    ResponseKind::MetadataUpdate(_) => self.look().await?,
+                    ResponseKind::MetadataUpdate(_) => bail!(Lost),
                     kind => return Ok(kind),
                 },
                 Ok(_) => bail!(Lost),
                 // Nothing new, or nobody there any more? The client would notice after minutes.
-                Err(_) => self.look().await?,
+                Err(_) => asked(self.client.metadata(Vec::new())).await.map(drop)?,
             }
-        }
-    }
-
-    /// Whether RabbitMQ answers, and has the stream.
-    async fn look(&self) -> anyhow::Result<()> {
-        let found = asked(self.client.metadata(vec![self.stream.clone()])).await?;
-        match found.contains_key(&self.stream) {
-            true => Ok(()),
-            false => Err(anyhow!(Lost)),
         }
     }
 
@@ -144,7 +135,7 @@ pub async fn supervise(
     stream: &Stream,
     mut work: impl AsyncFnMut(&mut Link, &CancellationToken) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let mut link = Link::open(program, stream).await?;
+    let mut link = Link::open(program, stream, true).await?;
     let stop = at_ctrl_c()?;
     let mut overdue = pin!(async {
         stop.cancelled().await;
@@ -171,7 +162,7 @@ pub async fn supervise(
                 () = backoff.wait() => {}
                 () = stop.cancelled() => return Ok(()),
             }
-            if let Ok(link) = Link::open(program, stream).await {
+            if let Ok(link) = Link::open(program, stream, false).await {
                 break link;
             }
         };

@@ -98,10 +98,11 @@ impl Reader {
         if self.read == 0 {
             self.begin = self.begin.again();
         }
+        let name = self.args.stream.name.clone().leak(); // `Ended` wants it for ever
         let mut unacknowledged = 0;
         while self.args.count != Some(self.read) {
             let event = tokio::select! {
-                event = events.next() => event.context(Ended("the stream"))??,
+                event = events.next() => event.context(Ended(name))??,
                 () = stop.cancelled() => break,
             };
             let offset = offset(&event)?;
@@ -147,7 +148,7 @@ impl Reader {
     async fn look_for_gap(&self, connection: &Connection, wanted: u64) -> anyhow::Result<()> {
         let channel = connection.create_channel().await?;
         let mut events = self.consume(&channel, Begin::First).await?;
-        let first = offset(&events.next().await.context(Ended("the stream"))??)?;
+        let first = offset(&events.next().await.context("the stream is gone")??)?;
         if wanted < first {
             note!(" [!] Offsets {wanted} to {} are deleted", first - 1);
         }

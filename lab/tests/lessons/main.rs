@@ -26,4 +26,5 @@ mod routing;
 mod rpc;
 mod services;
 mod starter;
+mod streams;
 mod work_queues;

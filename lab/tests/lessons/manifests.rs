@@ -31,11 +31,17 @@ fn all_manifests_name_the_same_versions() {
 }
 
 /// From lesson to lesson a dependency keeps its features: cargo compiles it once.
+///
+/// But for lesson 9: its client gives rustls a second provider, and tokio all features. Cargo
+/// compiles these again, and what is built on them, lapin too.
 #[test]
 fn no_dependency_is_compiled_twice_on_the_way_through_the_course() {
     let mut built: BTreeMap<String, BTreeMap<BTreeSet<String>, Vec<String>>> = BTreeMap::new();
     for lesson in lessons().unwrap() {
         let lesson = package(&lesson);
+        if lesson == "streams" {
+            continue;
+        }
         let tree = ["tree", "--package", lesson, "--edges", "normal,build", "--prefix", "none"];
         let tree = output(&[&tree[..], &["--no-dedupe", "--format", "{p}|{f}"]].concat());
         let mut features: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();

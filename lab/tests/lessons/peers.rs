@@ -1,5 +1,5 @@
 //! The programs of the lessons with the official tutorials' programs, in Python with pika, at the
-//! other end. `lab/peers/tutorials.py` does as they do.
+//! other end. `lab/peers/tutorials.py` does as they do, and `lab/peers/streams.py` with rstream.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -8,7 +8,7 @@ use lab::progress::Tasks;
 use lab::root;
 
 use crate::shared::python;
-use crate::support::{Client, NONE, Terminal, WAITING, lines, vhost};
+use crate::support::{Client, NONE, Terminal, WAITING, lines, shared, vhost};
 
 /// Python with pika.
 pub fn pika(arguments: &[&str], url: &str) -> Terminal {
@@ -178,4 +178,60 @@ fn calls() {
     ours.expect(" [.] fib(20)");
     ours.expect(" [.] fib(1)");
     ours.stop();
+}
+
+/// A program over the stream protocol, in Python with rstream.
+fn stream_peer(arguments: &[&str], vhost: &str) -> Terminal {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let mut python = python(folder, &["rstream==1.1.1"], &Tasks::quiet()).unwrap();
+    let port = shared().ports.stream.to_string();
+    python.arg(root().join("lab/peers/streams.py")).args([&port, vhost]).args(arguments);
+    Terminal::start(python)
+}
+
+/// Streams, both ways; with RabbitMQ 3.10, ours over AMQP only.
+#[test]
+fn streams() {
+    let new = shared().management().version().unwrap() >= (3, 11);
+    let url = vhost("peers_streams");
+    let theirs = stream_peer(&["receive"], "peers_streams");
+    theirs.expect("waiting");
+    lines("append-events", &["ours"], &url);
+    theirs.expect("received 0: ours");
+    let (said, status) = stream_peer(&["send", "2"], "peers_streams").finish();
+    assert!(status.success(), "{said:#?}");
+    theirs.expect("received 1: hello: 0");
+    theirs.expect("received 2: hello: 1");
+    if new {
+        lines("stream-append", &["--count", "2"], &url);
+        theirs.expect("received 3: event 1");
+        theirs.expect("received 4: event 2");
+    }
+    lines("append-events", &["marker"], &url);
+    let marker = if new { 5 } else { 3 };
+    theirs.expect(&format!("received {marker}: marker"));
+    drop(theirs);
+    for program in if new { &["read-events", "stream-read"][..] } else { &["read-events"] } {
+        let count = (marker + 1).to_string();
+        let read = lines(program, &["--count", &count], &url);
+        let events: Vec<_> = read.iter().filter(|line| line.starts_with(" [x] ")).collect();
+        assert_eq!(events[..2], [" [x] 0: ours", " [x] 1: hello: 0"]);
+        assert_eq!(events[marker], &format!(" [x] {marker}: marker"));
+    }
+
+    // They store an offset; ours goes on behind it.
+    let (said, status) = stream_peer(&["receive_offset_tracking"], "peers_streams").finish();
+    assert!(status.success(), "{said:#?}");
+    assert_eq!(said.last().unwrap(), &format!("received {marker}: marker"));
+    if new {
+        lines("append-events", &["more", "marker 2"], &url);
+        let tracked = ["--name", "consumer-1", "--count", "1"];
+        let read = lines("stream-read", &tracked, &url);
+        assert_eq!(read[0], format!(" [*] Goes on behind offset {marker}"));
+        assert!(read[2].ends_with(": more"), "{read:#?}");
+        // And the other way round.
+        let (said, status) = stream_peer(&["receive_offset_tracking"], "peers_streams").finish();
+        assert!(status.success(), "{said:#?}");
+        assert!(said.len() == 2 && said[1].ends_with(": marker 2"), "{said:#?}");
+    }
 }

@@ -13,7 +13,7 @@ use crate::support::{
 };
 
 /// Those that send something and end.
-const SENDERS: [(&str, &[&str]); 10] = [
+const SENDERS: [(&str, &[&str]); 11] = [
     ("send", &[]),
     ("new-task", &["task"]),
     ("emit-log", &["line"]),
@@ -24,10 +24,11 @@ const SENDERS: [(&str, &[&str]); 10] = [
     ("request-orders", &[]),
     ("submit-job", &["job"]),
     ("publish-steadily", &["--count", "1"]),
+    ("append-events", &["event"]),
 ];
 
 /// Those that receive until Ctrl-C.
-const RECEIVERS: [(&str, &[&str]); 11] = [
+const RECEIVERS: [(&str, &[&str]); 12] = [
     ("receive", &[]),
     ("receive-callback", &[]),
     ("worker", &[]),
@@ -38,6 +39,7 @@ const RECEIVERS: [(&str, &[&str]); 11] = [
     ("receive-orders", &[]),
     ("run-jobs", &[]),
     ("count-steadily", &[]),
+    ("read-events", &["--from", "next"]),
     ("rpc-server", &[]),
 ];
 
@@ -102,6 +104,8 @@ fn every_program_closes_its_connection_and_uses_nothing_deprecated() {
         "submit",
         "run-jobs",
         "rpc",
+        "append",
+        "read",
         "publish-steadily",
         "count-steadily",
     ];

@@ -1,5 +1,6 @@
 //! Servers, programs and queues for the tests.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -75,6 +76,7 @@ impl Servers {
         let guard = Guard::over(lab(), &folder).unwrap();
         let mut instance = Instance::temporary(folder, *BACKEND).unwrap();
         instance.certificate = certificate;
+        STREAM_PORTS.lock().unwrap().insert(instance.ports.amqp, instance.ports.stream);
         instance.start(services, &Tasks::quiet()).unwrap();
         Self { instance, guard }
     }
@@ -115,6 +117,18 @@ pub fn shared() -> &'static Instance {
             }
         });
     &SHARED.0
+}
+
+/// Where the brokers of tests speak the stream protocol, by their port for AMQP.
+static STREAM_PORTS: Mutex<BTreeMap<u16, u16>> = Mutex::new(BTreeMap::new());
+
+/// The same broker and virtual host, for the stream protocol.
+pub fn stream_url(amqp_url: &str) -> Option<String> {
+    let amqp = Url::parse(amqp_url)?.port;
+    let shared = (shared().ports.amqp == amqp).then(|| shared().ports.stream);
+    let stream = shared.or_else(|| STREAM_PORTS.lock().unwrap().get(&amqp).copied())?;
+    let url = amqp_url.replacen("amqp://", "rabbitmq-stream://", 1);
+    Some(url.replacen(&format!(":{amqp}/"), &format!(":{stream}/"), 1))
 }
 
 /// A virtual host of the shared broker for one test: its URL.
@@ -255,6 +269,7 @@ impl Terminal {
     pub fn run_with<S: AsRef<OsStr>>(name: &str, arguments: &[S], urls: (&str, &str)) -> Self {
         let mut command = Command::new(program(name));
         command.args(arguments).env("AMQP_URL", urls.0).env("MYSQL_URL", urls.1);
+        command.envs(stream_url(urls.0).map(|url| ("STREAM_URL", url)));
         Self::start(command)
     }
 
@@ -262,6 +277,7 @@ impl Terminal {
     pub fn run<S: AsRef<OsStr>>(name: &str, arguments: &[S], amqp_url: &str) -> Self {
         let mut command = Command::new(program(name));
         command.args(arguments).env("AMQP_URL", amqp_url);
+        command.envs(stream_url(amqp_url).map(|url| ("STREAM_URL", url)));
         Self::start(command)
     }
 
@@ -328,7 +344,14 @@ impl Terminal {
         self.signal(Signal::SIGINT);
         let (lines, status) = self.finish();
         assert_eq!(status.code(), Some(0), "{status}");
-        let done = ["Tasks done", "Orders stored", "Jobs done", "Requests answered", "Received"];
+        let done = [
+            "Tasks done",
+            "Orders stored",
+            "Jobs done",
+            "Requests answered",
+            "Received",
+            "Events read",
+        ];
         let done = done.map(|done| format!(" [*] {done}: "));
         // `count-steadily` says each second how it goes
         let is_done = |line: &String| {
