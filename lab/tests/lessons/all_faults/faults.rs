@@ -192,9 +192,15 @@ impl Fault {
             }
             PauseNode => {
                 let node = world.instance.node(random.usize(1..=NODES))?;
+                let version = node.management().version()?;
                 node.pause(Rabbitmq)?;
                 thread::sleep(time);
                 node.resume(Rabbitmq)?;
+                if version < (4, 0) {
+                    // The others leave it out until it restarts: lesson 10, "A node that stands still".
+                    node.stop(Rabbitmq, false)?;
+                    world.keep_log(Rabbitmq)?;
+                }
                 world.start_all_nodes()?; // waits until it is one of them again
             }
             PauseServer(service) => {
