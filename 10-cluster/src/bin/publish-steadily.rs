@@ -22,6 +22,9 @@ use uuid::Uuid;
 /// How many messages may be on their way, published and not yet confirmed.
 const WINDOW: usize = 100;
 
+/// How long to leave a queue in peace that has refused a message.
+const REFUSED: Duration = Duration::from_millis(500);
+
 /// Publish numbered messages at a steady rate.
 #[derive(Parser)]
 struct Args {
@@ -63,6 +66,9 @@ async fn run(args: Args) -> anyhow::Result<()> {
     };
     let tell = || {
         let mut progress = progress.borrow_mut();
+        if progress.published == 0 {
+            return Ok(()); // it has not begun
+        }
         let (now, waiting) = (mem::take(&mut progress.this_second), progress.unconfirmed.len());
         let (all, again) = (progress.published - waiting as u64, progress.again);
         let gap = progress.gap.longest.as_secs_f64();
@@ -122,6 +128,7 @@ async fn publish_steadily(
                 // A nack, or the message has come back: the queue does not take it now.
                 _ => {
                     again.push_back(number);
+                    pace.reset_after(REFUSED);
                     if !mem::replace(&mut refused, true) {
                         let queue = queue(args.classic);
                         note!(" [!] `{queue}` takes no message, it is down or full. Trying again ...");

@@ -27,8 +27,20 @@ impl Cluster {
         let servers = CLUSTER.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         // whatever the test before has left
         servers.instance.resume(Service::Rabbitmq).unwrap();
-        servers.instance.start(&[Service::Rabbitmq], &Tasks::quiet()).unwrap();
-        Self(servers)
+        let cluster = Self(servers);
+        if (1..=NODES).any(|asked| cluster.seen(asked) < NODES) {
+            let servers = &cluster.0.instance;
+            servers.stop(Service::Rabbitmq, true).unwrap();
+            servers.start(&[Service::Rabbitmq], &Tasks::quiet()).unwrap();
+        }
+        cluster
+    }
+
+    /// How many nodes run, as this one has it.
+    fn seen(&self, asked: usize) -> usize {
+        let nodes = self.node(asked).management().get("nodes").unwrap_or_default();
+        let nodes = nodes.as_array().map_or(&[][..], Vec::as_slice);
+        nodes.iter().filter(|node| node["running"] == true).count()
     }
 
     fn node(&self, number: usize) -> Instance {
@@ -272,12 +284,7 @@ fn a_leader_that_stands_still() {
     cluster.wait_for_replicas(&urls, NODES, 2);
     cluster.node(1).pause(Service::Rabbitmq).unwrap();
     load.goes_on();
-    let missed = || {
-        let nodes = cluster.node(2).management().get("nodes").unwrap_or_default();
-        let nodes = nodes.as_array().map_or(&[][..], Vec::as_slice);
-        nodes.iter().filter(|node| node["running"] == true).count() == NODES - 1
-    };
-    wait_until(LIMIT, missed).unwrap();
+    wait_until(LIMIT, || cluster.seen(2) == NODES - 1).unwrap();
     cluster.node(1).resume(Service::Rabbitmq).unwrap();
     load.goes_on();
     if version < (4, 0) {
@@ -376,6 +383,8 @@ fn the_lab_knows_nodes() {
     assert!(said[0].starts_with("rabbit1: does not answer, at localhost:"), "{said:#?}");
     let resumed = cluster.lab(&["resume", "rabbit1"]);
     assert_eq!(resumed, (vec!["Resumed rabbit1".to_owned()], Some(0)));
+    let (said, code) = cluster.lab(&["restart", "--kill", "rabbit1"]);
+    assert_eq!((said, code), (vec!["Killed rabbit1 and started it again".to_owned()], Some(0)));
     let (said, code) = cluster.lab(&["stop", "rabbit4"]);
     assert_eq!(code, Some(2), "{said:?}");
     let (said, code) = cluster.lab(&["up", "--nodes", "2"]);
