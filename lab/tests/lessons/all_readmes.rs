@@ -91,14 +91,14 @@ fn every_page_names_its_package() {
     }
 }
 
-/// An excerpt that stops in the middle of a call looks like an error.
+/// An excerpt that stops in the middle of a call looks like an error. (The head of a loop does not.)
 #[test]
 fn excerpts_are_whole() {
     for folder in lessons().unwrap() {
         let readme = Readme::read(&folder.join("README.md")).unwrap();
         for excerpt in &readme.excerpts {
             let code = excerpt.code.join("\n");
-            for (open, close) in [('(', ')'), ('[', ']'), ('{', '}')] {
+            for (open, close) in [('(', ')'), ('[', ']')] {
                 let [open, close] = [open, close].map(|bracket| code.matches(bracket).count());
                 assert_eq!(open, close, "{}: {code}", readme.at(excerpt.line));
             }
