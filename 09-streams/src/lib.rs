@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use clap::Args;
+use common::lost::Again;
 use lapin::Channel;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable};
@@ -45,11 +46,17 @@ impl Stream {
             };
             arguments.insert(format!("x-{name}").into(), value);
         }
-        channel
-            .queue_declare(self.name.as_str().into(), QueueDeclareOptions::durable(), arguments)
-            .await
-            .with_context(|| format!("cannot declare the stream `{}`", self.name))?;
-        Ok(())
+        let durable = QueueDeclareOptions::durable();
+        match channel.queue_declare(self.name.as_str().into(), durable, arguments).await {
+            // 404: RabbitMQ 3.10 has just started, and knows the stream, but not where it is.
+            Err(error) if error.to_string().contains("inaccessible") => {
+                Err(error).context(Again("The stream is not there yet"))
+            }
+            result => {
+                result.with_context(|| format!("cannot declare the stream `{}`", self.name))?;
+                Ok(())
+            }
+        }
     }
 
     /// As the stream protocol names them; AMQP has `x-` before each.

@@ -192,14 +192,12 @@ async fn connect(
              starts one; STREAM_URL names another address"
         ),
         Ok(Err(ClientError::RequestError(code))) => {
-            format!("{code:?}. Check the user and the password in STREAM_URL")
+            format!("{code:?}. Check the user, the password and the virtual host in STREAM_URL")
         }
         Ok(Err(_)) => "it closes the connection. The client needs the stream protocol of \
                        RabbitMQ 3.11 or later"
             .to_owned(),
-        Err(_) => "no answer. Check the virtual host, the last part of STREAM_URL (the default \
-                   one is %2f)"
-            .to_owned(),
+        Err(_) => format!("no answer within {PATIENCE:?}"),
     };
     bail!("cannot connect to {shown}: {why}")
 }

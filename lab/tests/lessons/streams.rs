@@ -289,6 +289,8 @@ fn readers_and_producers_outlive_a_killed_broker() {
     });
     servers.instance.stop(Service::Rabbitmq, true).unwrap();
     servers.instance.start(&[Service::Rabbitmq], &Tasks::quiet()).unwrap();
+    // RabbitMQ 3.10 may not know at once where the stream is.
+    wait_until(LIMIT, || output("read-events", &["--count", "1"], &url).1 == Some(0)).unwrap();
     let rest = if new { 1000 } else { 2000 };
     append_many(rest, &[], &url);
     if let Some(producer) = producer {
@@ -304,8 +306,8 @@ fn readers_and_producers_outlive_a_killed_broker() {
         assert_eq!(status.code(), Some(0));
         let (events, other): (Vec<_>, Vec<_>) =
             said.drain(..).partition(|line| line.starts_with(" [x] "));
-        assert_eq!(other.len(), 4, "{other:#?}");
-        assert_eq!(other[..3], [LOST, AGAIN, WAITING]);
+        assert_eq!((other[0].as_str(), other[1].as_str()), (LOST, AGAIN));
+        assert_eq!(other[other.len() - 2], WAITING, "{other:#?}");
         // Each once, in the order of the stream.
         let offset = |line: &String| line[5..].split(':').next().unwrap().parse::<u64>().unwrap();
         let offsets: Vec<_> = events.iter().map(offset).collect();
@@ -500,12 +502,13 @@ fn a_stream_port_that_cannot_be_used() {
     let amqp = with(&url.replacen("amqp://guest:guest", "rabbitmq-stream://guest:secret", 1));
     assert!(amqp.contains("it closes the connection. "), "{amqp}");
     let refused = with(&good.replacen(":guest@", ":secret@", 1));
-    assert!(refused.ends_with("Check the user and the password in STREAM_URL"), "{refused}");
+    let advice = "Check the user, the password and the virtual host in STREAM_URL";
+    assert!(refused.ends_with(advice), "{refused}");
     if !is_new(shared()) {
         let old = with(&good);
         assert!(old.ends_with("RabbitMQ 3.11 or later"), "{old}");
         return;
     }
     let nowhere = with(&good.replace("/streams_errors", "/nowhere"));
-    assert!(nowhere.contains("no answer. Check the virtual host"), "{nowhere}");
+    assert!(nowhere.ends_with(advice), "{nowhere}");
 }
