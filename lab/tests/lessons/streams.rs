@@ -15,7 +15,8 @@ use nix::sys::signal::Signal;
 use tokio::time::timeout;
 
 use crate::support::{
-    AGAIN, LIMIT, LOST, Servers, Terminal, lines, output, rabbitmqctl, shared, stream_url, vhost,
+    AGAIN, LIMIT, LOST, NONE, Servers, Terminal, lines, output, rabbitmqctl, shared, stream_url,
+    vhost,
 };
 
 const WAITING: &str = " [*] Waiting for events. To exit press CTRL+C";
@@ -396,6 +397,13 @@ fn each_event_of_a_named_producer_is_there_once() {
         assert_eq!(producer.finish().1.code(), None);
     }
     lines("stream-append", &producer, &url);
+    // SIGTERM is as good as Ctrl-C, and nobody is cut off.
+    let other = Terminal::run("stream-append", &[&slow[..], &["--stream", "other"]].concat(), &url);
+    other.expect(" [x] Confirmed: event 1 to event 100, and so on ...");
+    other.signal(Signal::SIGTERM);
+    let (said, status) = other.finish();
+    assert_eq!((said.len(), status.code()), (2, Some(1)), "{said:#?}");
+    assert_eq!(said[1], "Error: interrupted");
     let again = lines("stream-append", &producer, &url);
     assert_eq!(again[0], " [*] RabbitMQ has the first 20000 events of `importer`");
     assert!(again[1].starts_with(" [x] Events confirmed: 0; "), "{again:#?}");
@@ -430,7 +438,16 @@ fn a_paused_broker_is_noticed_over_the_stream_protocol() {
     let producer = Terminal::run("stream-append", &slow, &url);
     producer.expect(" [x] Confirmed: event 1 to event 10, and so on ...");
     let reader = reader("stream-read", &["--count", "500"], &url);
+    let stopped = ["stream-read", "read-events"].map(|program| Terminal::run(program, &NONE, &url));
+    for stopped in &stopped {
+        while !stopped.line().unwrap().starts_with(" [x] 0: ") {}
+    }
     servers.instance.pause(Service::Rabbitmq).unwrap();
+    let start = Instant::now();
+    for stopped in stopped {
+        stop(stopped);
+    }
+    assert!(start.elapsed() < Duration::from_secs(20));
     producer.expect(LOST);
     wait_until(LIMIT, || match reader.line() {
         Some(line) if line.starts_with(" [x] ") => false,
