@@ -36,10 +36,16 @@ fn none(name: &str) -> String {
 /// Stops a server and starts it again.
 pub fn restart(server: Server, kill: bool) -> Result<()> {
     let (ours, service) = ours_running(server)?;
-    ours.stop(service, kill)?;
+    stop_ours(&ours, service, kill)?;
     ours.start(&[service], &Tasks::quiet())?;
     println!("{} {} and started it again", how(kill), ours.name(service));
     Ok(())
+}
+
+/// Stops a server. On a terminal, a line says so meanwhile.
+fn stop_ours(ours: &Instance, service: Service, kill: bool) -> Result<()> {
+    let _task = Tasks::quiet().start(format!("Stopping {}", ours.name(service)));
+    ours.stop(service, kill)
 }
 
 fn how(kill: bool) -> &'static str {
@@ -48,7 +54,7 @@ fn how(kill: bool) -> &'static str {
 
 pub fn stop(server: Server, kill: bool) -> Result<()> {
     let (ours, service) = ours_running(server)?;
-    ours.stop(service, kill)?;
+    stop_ours(&ours, service, kill)?;
     println!("{} {}", how(kill), ours.name(service));
     Ok(())
 }
