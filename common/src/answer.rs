@@ -62,8 +62,8 @@ pub async fn confirmed(
     }
 }
 
-/// Waits until one of [`amqp_url`]'s servers answers something, or none listens and is silent. lapin
-/// 4.12.3 leaves a thread and a socket behind with each attempt to connect that is not answered.
+/// Waits until one of the servers of [`amqp_url`] answers, or none is silent any more. lapin 4.12.3
+/// leaves a thread and a socket behind with each attempt to connect that is not answered.
 pub async fn answers(backoff: &mut Backoff) {
     let Ok(addresses) = parse_all(&amqp_url()) else { return };
     loop {

@@ -1,6 +1,5 @@
-//! Several nodes of RabbitMQ that are one broker. Each of them is an [`Instance`] of its own, with a
-//! folder in that of the whole; Erlang's register of nodes and the secret that the nodes share are
-//! there.
+//! Several nodes of RabbitMQ that are one broker. Each is an [`Instance`] of its own, with a folder
+//! in that of the whole. Erlang's register of nodes and the secret that the nodes share are there.
 
 use std::collections::hash_map::RandomState;
 use std::fs::{self, Permissions};

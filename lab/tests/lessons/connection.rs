@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use lab::servers::{Certificate, Service};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
-use crate::support::{Servers, Terminal, output, program, shared};
+use crate::support::{NONE, Servers, Terminal, output, program, shared, vhost};
 
 /// One line, within five seconds, exit code 1, and no password in it.
 fn assert_refused(url: &str, expected: &[&str]) {
@@ -65,6 +65,38 @@ fn closed_port() {
         &format!("amqp://guest:secret@localhost:{port}/%2f"),
         &[&masked, "Connection refused", "`cargo lab up`", "AMQP_URL"],
     );
+}
+
+/// Several addresses: whichever is tried first, the one that lets us in is found.
+#[test]
+fn a_list_of_addresses() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let closed = format!("amqp://guest:secret@localhost:{port}/%2f");
+    let good = vhost("list");
+    let wrong = good.replace(":guest@", ":secret@");
+    for _ in 0..6 {
+        for list in [format!("{closed},{wrong},{good}"), format!("{good}, {closed}")] {
+            assert_eq!(output("send", &NONE, &list).1, Some(0));
+        }
+    }
+    // a program with two connections, over both of which messages go
+    let jobs = Terminal::run("run-jobs", &NONE, &format!("{closed},{good}"));
+    jobs.expect(" [*] Waiting for jobs. To exit press CTRL+C");
+    jobs.stop();
+
+    assert_refused(
+        &format!("{closed},amqp://guest:secret@localhost:1"),
+        &[
+            &format!("amqp://guest:***@localhost:{port}/%2F"),
+            "localhost:1/",
+            " or ",
+            "`cargo lab up`",
+        ],
+    );
+    let refused = ["; nor to ", "Connection refused", "ACCESS_REFUSED", "Check the user"];
+    assert_refused(&format!("{closed},{wrong}"), &refused);
+    assert_refused(&format!("{good},guest:secret@localhost"), &["AMQP_URL must be amqp://"]);
+    assert_refused(&format!("{good},"), &["AMQP_URL must be amqp://"]);
 }
 
 #[test]
