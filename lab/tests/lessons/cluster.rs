@@ -175,8 +175,7 @@ impl Load {
         assert_eq!((received - twice, number(last, "missing")), (confirmed, Some(0)), "{last}");
         let gap = last.split("longest gap: ").nth(1).unwrap();
         let gap = gap.trim_end_matches(" s").parse().unwrap();
-        let ended = Ended { again: again.unwrap(), twice, gap };
-        ended
+        Ended { again: again.unwrap(), twice, gap }
     }
 }
 
@@ -201,7 +200,7 @@ fn a_leader_dies_and_nothing_is_lost() {
     lines("publish-steadily", &["--count", "1"], &first);
     lines("publish-steadily", &["--count", "1", "--classic"], &first);
     assert_eq!(cluster.leader(&urls, 2), Some(1));
-    let [others, all] = [urls.splitn(2, ',').nth(1).unwrap(), &urls];
+    let [others, all] = [urls.split_once(',').unwrap().1, &urls];
     let logs = Terminal::run("receive-logs", &NONE, &first);
     let exclusive = logs.expect_queue();
     let near = Terminal::run("receive-logs", &NONE, others);
