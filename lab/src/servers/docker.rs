@@ -97,9 +97,8 @@ fn numbers(version: &str) -> [u32; 3] {
 fn compose(instance: &Instance) -> Command {
     let mut compose = docker(&["compose", "--file"]);
     compose.arg(root().join("docker-compose.yml"));
-    if instance.is_cluster() || instance.number().is_some() {
-        compose.arg("--file").arg(root().join("10-cluster/docker-compose.yml"));
-    }
+    // Always, so that `down` finds the volumes of nodes that were there before.
+    compose.arg("--file").arg(root().join("10-cluster/docker-compose.yml"));
     let more = instance.whole().join("compose.json");
     if more.exists() {
         compose.arg("--file").arg(more);
