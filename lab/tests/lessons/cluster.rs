@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::support::{LIMIT, NONE, Servers, Terminal, WAITING, lab, lines, output};
 
-/// The cluster that the tests share, one test at a time: each breaks it, and leaves it whole.
+/// The cluster of these tests. Each step breaks it, and leaves it whole.
 struct Cluster(MutexGuard<'static, Servers>);
 
 impl Cluster {
@@ -189,9 +189,28 @@ fn number(line: &str, what: &str) -> Option<u64> {
     rest[..digits].parse().ok()
 }
 
+/// One test, and not one for each: they would wait for each other, and keep other tests waiting.
+#[test]
+fn a_cluster_outlives_its_nodes() {
+    for (name, step) in [
+        ("a_leader_dies_and_nothing_is_lost", a_leader_dies_and_nothing_is_lost as fn()),
+        ("a_follower_dies_and_nobody_notices", a_follower_dies_and_nobody_notices as fn()),
+        (
+            "two_of_three_die_and_nothing_false_is_said",
+            two_of_three_die_and_nothing_false_is_said as fn(),
+        ),
+        ("a_leader_that_stands_still", a_leader_that_stands_still as fn()),
+        ("a_rolling_restart", a_rolling_restart as fn()),
+        ("leaders_are_balanced", leaders_are_balanced as fn()),
+        ("the_lab_knows_nodes", the_lab_knows_nodes as fn()),
+    ] {
+        println!("{name} ...");
+        step();
+    }
+}
+
 /// The leader of the queue dies under load. The classic queue on that node is gone until the node
 /// is back, and so is the queue of who receives log lines over it.
-#[test]
 fn a_leader_dies_and_nothing_is_lost() {
     let cluster = Cluster::lock();
     let urls = cluster.vhost("leader");
@@ -241,7 +260,6 @@ fn a_leader_dies_and_nothing_is_lost() {
 }
 
 /// Nobody notices, but those that were connected to it.
-#[test]
 fn a_follower_dies_and_nobody_notices() {
     let cluster = Cluster::lock();
     let urls = cluster.vhost("follower");
@@ -261,7 +279,6 @@ fn a_follower_dies_and_nobody_notices() {
 }
 
 /// Without a majority nothing is confirmed. When one of the two is back, all goes on.
-#[test]
 fn two_of_three_die_and_nothing_false_is_said() {
     let cluster = Cluster::lock();
     let urls = cluster.vhost("majority");
@@ -284,7 +301,6 @@ fn two_of_three_die_and_nothing_false_is_said() {
 }
 
 /// A node that stands still for longer than the others wait for it, as if its network were cut.
-#[test]
 fn a_leader_that_stands_still() {
     let cluster = Cluster::lock();
     let urls = cluster.vhost("still");
@@ -307,7 +323,6 @@ fn a_leader_that_stands_still() {
 }
 
 /// All nodes are restarted, one after the other, as RabbitMQ's documentation says.
-#[test]
 fn a_rolling_restart() {
     let cluster = Cluster::lock();
     let urls = cluster.vhost("rolling");
@@ -331,7 +346,6 @@ fn a_rolling_restart() {
 }
 
 /// Leaders that are all on one node, and then on one each.
-#[test]
 fn leaders_are_balanced() {
     let cluster = Cluster::lock();
     let urls = cluster.vhost("balance");
@@ -357,7 +371,6 @@ fn leaders_are_balanced() {
 }
 
 /// What `cargo lab` says of nodes.
-#[test]
 fn the_lab_knows_nodes() {
     let cluster = Cluster::lock();
     let down = |number| format!("rabbit{number}: stopped, at localhost:");
