@@ -11,6 +11,7 @@ use lab::servers::{Instance, NODES, Service};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use crate::all_readmes::the_pages_with_nodes_are_true;
 use crate::support::{LIMIT, NONE, Servers, Terminal, WAITING, lab, lines, output};
 
 /// The cluster of these tests. Each step breaks it, and leaves it whole.
@@ -193,6 +194,7 @@ fn number(line: &str, what: &str) -> Option<u64> {
 #[test]
 fn a_cluster_outlives_its_nodes() {
     for (name, step) in [
+        ("the_pages_with_nodes_are_true", the_pages_with_nodes_are_true as fn()),
         ("a_leader_dies_and_nothing_is_lost", a_leader_dies_and_nothing_is_lost as fn()),
         ("a_follower_dies_and_nobody_notices", a_follower_dies_and_nobody_notices as fn()),
         (
