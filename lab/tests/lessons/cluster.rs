@@ -191,7 +191,9 @@ fn number(line: &str, what: &str) -> Option<u64> {
 }
 
 /// One test, and not one for each: they would wait for each other, and keep other tests waiting.
+/// Three nodes beside the other tests are too much for two cores: elections take too long then.
 #[test]
+#[ignore = "takes a machine of its own: cargo lab test cluster:: -- --ignored"]
 fn a_cluster_outlives_its_nodes() {
     for (name, step) in [
         ("the_pages_with_nodes_are_true", the_pages_with_nodes_are_true as fn()),
