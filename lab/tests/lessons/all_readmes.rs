@@ -91,7 +91,8 @@ fn every_page_names_its_package() {
     }
 }
 
-/// An excerpt that stops in the middle of a call looks like an error. (The head of a loop does not.)
+/// An excerpt that stops in the middle of a call looks like an error. (The head of a loop does
+/// not.)
 #[test]
 fn excerpts_are_whole() {
     for folder in lessons().unwrap() {

@@ -197,7 +197,7 @@ impl Fault {
                 thread::sleep(time);
                 node.resume(Rabbitmq)?;
                 if version < (4, 0) {
-                    // The others leave it out until it restarts: lesson 10, "A node that stands still".
+                    // The others leave it out until it restarts: see lesson 10.
                     node.stop(Rabbitmq, false)?;
                     world.keep_log(Rabbitmq)?;
                 }
