@@ -160,7 +160,7 @@ fn receive_until_idle_waits_for_a_broker_that_is_away() {
     lines("send", &["two"], &url);
     let (mut received, status) = receive.finish();
     // Its acknowledgement may have come too late.
-    received.retain(|line| line != " [x] Received one");
+    received.retain(|line| !line.starts_with(" [x] Received one"));
     assert_eq!(received, [" [x] Received two", " [*] No message for 2s"]);
     assert_eq!(status.code(), Some(0));
 }
