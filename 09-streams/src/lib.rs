@@ -47,16 +47,9 @@ impl Stream {
             arguments.insert(format!("x-{name}").into(), value);
         }
         let durable = QueueDeclareOptions::durable();
-        match channel.queue_declare(self.name.as_str().into(), durable, arguments).await {
-            // 404: RabbitMQ 3.10 has just started, and knows the stream, but not where it is.
-            Err(error) if error.to_string().contains("inaccessible") => {
-                Err(error).context(Again("The stream is not there yet"))
-            }
-            result => {
-                result.with_context(|| format!("cannot declare the stream `{}`", self.name))?;
-                Ok(())
-            }
-        }
+        let declared = channel.queue_declare(self.name.as_str().into(), durable, arguments).await;
+        ready(declared)?.with_context(|| format!("cannot declare the stream `{}`", self.name))?;
+        Ok(())
     }
 
     /// As the stream protocol names them; AMQP has `x-` before each.
@@ -70,6 +63,19 @@ impl Stream {
             [("max-age", self.max_age.clone()), ("stream-max-segment-size-bytes", segment)];
         let arguments = [locator, size].into_iter().chain(others);
         arguments.filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+    }
+}
+
+/// An answer of RabbitMQ about a stream; a new connection can mend that it is not ready. RabbitMQ
+/// 3.10, when it has just started, knows the stream, but not where it is: that is a 404 when we
+/// declare, and a 406 when we consume.
+pub fn ready<T>(answer: lapin::Result<T>) -> anyhow::Result<lapin::Result<T>> {
+    const NOT_YET: [&str; 2] = ["inaccessible", "does not have a replica on the local node"];
+    match answer {
+        Err(error) if NOT_YET.iter().any(|text| error.to_string().contains(text)) => {
+            Err(error).context(Again("The stream is not there yet"))
+        }
+        answer => Ok(answer),
     }
 }
 

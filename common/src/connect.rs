@@ -33,7 +33,8 @@ static LAST: AtomicUsize = AtomicUsize::new(0);
 /// Each address is tried once, so that a wrong one is known at once: the error names the addresses
 /// without passwords, the cause, and what to do.
 pub async fn connect(program: &str) -> anyhow::Result<Connection> {
-    connect_from(RandomState::new().build_hasher().finish() as usize, program).await
+    let random = RandomState::new().build_hasher().finish(); // the standard library has no other
+    connect_from(random as usize, program).await
 }
 
 /// As [`connect`], to the node that the last connection is to, if it lets us in: two connections to

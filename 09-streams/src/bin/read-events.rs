@@ -17,7 +17,7 @@ use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, Consumer};
-use streams::{Begin, Stream};
+use streams::{Begin, Stream, ready};
 use tokio::time::{Instant, sleep};
 
 /// Read a stream over AMQP 0-9-1 until Ctrl-C.
@@ -140,7 +140,8 @@ impl Reader {
         let mut arguments = FieldTable::default();
         arguments.insert("x-stream-offset".into(), begin.argument());
         let (stream, options) = (self.args.stream.name.as_str(), BasicConsumeOptions::default());
-        Ok(channel.basic_consume(stream.into(), "".into(), options, arguments).await?)
+        let events = channel.basic_consume(stream.into(), "".into(), options, arguments).await;
+        Ok(ready(events)??)
     }
 
     /// Says what is deleted of what we wanted to read. RabbitMQ does not: it begins with the oldest

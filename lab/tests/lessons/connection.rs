@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use lab::servers::{Certificate, Service};
+use lab::servers::Certificate;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
 use crate::support::{NONE, Servers, Terminal, output, program, shared, vhost};
@@ -161,7 +161,7 @@ fn tls() {
         certificate: server.pem(),
         key: key.serialize_pem(),
     };
-    let servers = Servers::start_with(&[Service::Rabbitmq], Some(certificate));
+    let servers = Servers::start_with(certificate);
     let port = servers.instance.ports.amqps;
     let url = format!("amqps://guest:guest@localhost:{port}/%2f");
     let run = |name: &str| {

@@ -68,25 +68,28 @@ pub struct Servers {
 
 impl Servers {
     pub fn start(services: &[Service]) -> Self {
-        Self::start_with(services, None)
+        Self::start_as(services, |instance| instance)
     }
 
-    pub fn start_with(services: &[Service], certificate: Option<Certificate>) -> Self {
-        let folder = Instance::temporary_folder();
-        let guard = Guard::over(lab(), &folder).unwrap();
-        let mut instance = Instance::temporary(folder, *BACKEND).unwrap();
-        instance.certificate = certificate;
-        STREAM_PORTS.lock().unwrap().insert(instance.ports.amqp, instance.ports.stream);
-        instance.start(services, &Tasks::quiet()).unwrap();
-        Self { instance, guard }
+    /// RabbitMQ with TLS.
+    pub fn start_with(certificate: Certificate) -> Self {
+        Self::start_as(&[Service::Rabbitmq], |mut instance| {
+            instance.certificate = Some(certificate);
+            instance
+        })
     }
 
     /// RabbitMQ as a cluster.
     pub fn start_cluster() -> Self {
+        Self::start_as(&[Service::Rabbitmq], |instance| instance.with_nodes().unwrap())
+    }
+
+    fn start_as(services: &[Service], change: impl FnOnce(Instance) -> Instance) -> Self {
         let folder = Instance::temporary_folder();
         let guard = Guard::over(lab(), &folder).unwrap();
-        let instance = Instance::temporary(folder, *BACKEND).unwrap().with_nodes().unwrap();
-        instance.start(&[Service::Rabbitmq], &Tasks::quiet()).unwrap();
+        let instance = change(Instance::temporary(folder, *BACKEND).unwrap());
+        STREAM_PORTS.lock().unwrap().insert(instance.ports.amqp, instance.ports.stream);
+        instance.start(services, &Tasks::quiet()).unwrap();
         Self { instance, guard }
     }
 

@@ -358,6 +358,11 @@ fn pause(sent: bool) {
 }
 
 impl Role {
+    /// Whether it ends when nothing more is to be sent.
+    pub fn sends(self) -> bool {
+        matches!(self, Self::Send | Self::Publish)
+    }
+
     /// Counts what a program says that it has received. `None`: it has ended. `task` is what a
     /// worker has in hand.
     pub fn hear(self, tally: &mut Tally, task: &mut Option<u64>, line: Option<&str>) {

@@ -216,7 +216,8 @@ impl Program {
     pub fn supervise(&self, world: &World) {
         let mut task = None;
         let publishes = self.role == Role::Publish;
-        while if publishes { world.sending() } else { world.running.load(Relaxed) } {
+        let goes_on = || if publishes { world.sending() } else { world.running.load(Relaxed) };
+        while goes_on() {
             let ended = self.run(world, None, |line| {
                 self.role.hear(&mut world.tally(), &mut task, Some(line));
             });
@@ -225,10 +226,9 @@ impl Program {
             // One that was just starting may not have found what it needs, and has said so.
             if let Ok((status, last)) = ended
                 && self.role != Role::Other
-                && (self.waits.load(Relaxed) || self.role == Role::Publish)
+                && (self.waits.load(Relaxed) || publishes)
                 && status.signal() != Some(Signal::SIGKILL as i32)
-                && (if publishes { world.sending() } else { world.running.load(Relaxed) }
-                    || !status.success())
+                && (goes_on() || !status.success())
             {
                 let wrong = format!("{} ended with {status}: {last}", self.name);
                 tally.wrong.push(wrong);
