@@ -4,12 +4,16 @@ and the arguments of those in Rust (https://www.rabbitmq.com/tutorials).
     python3 streams.py PORT VHOST send COUNT
     python3 streams.py PORT VHOST receive
     python3 streams.py PORT VHOST receive_offset_tracking
+    python3 streams.py PORT VHOST append COUNT STREAM
+    python3 streams.py PORT VHOST read COUNT STREAM
 
-`receive_offset_tracking` ends at the first event that contains `marker`, and stores its offset.
+`receive_offset_tracking` ends at the first event that contains `marker`, and stores its offset. `append` and
+`read` are for the benchmark: they append or read as fast as they can, and print the seconds.
 """
 
 import asyncio
 import sys
+import time
 
 from rstream import (
     AMQPMessage,
@@ -64,7 +68,61 @@ async def consume(name):
     await consumer.run()
 
 
+async def append(count, stream):
+    confirmed, complete = 0, asyncio.Event()
+
+    def on_confirm(status):
+        nonlocal confirmed
+        if not status.is_confirmed:
+            sys.exit("an event is not confirmed")
+        confirmed += 1
+        if confirmed % 1000 == 0 or confirmed == count:
+            complete.set()
+
+    start = time.perf_counter()
+    async with Producer(**where) as producer:
+        await producer.create_stream(stream, exists_ok=True, arguments=ARGUMENTS)
+        for first in range(1, count + 1, 1000):
+            events = [
+                AMQPMessage(body=f"event {number}".encode())
+                for number in range(first, min(first + 1000, count + 1))
+            ]
+            complete.clear()
+            await producer.send_batch(stream, events, on_publish_confirm=on_confirm)
+            await complete.wait()
+    print(time.perf_counter() - start)
+
+
+async def read(count, stream):
+    received, complete = 0, asyncio.Event()
+
+    async def on_message(message, context):
+        nonlocal received
+        received += 1
+        if received == count:
+            complete.set()
+
+    start = time.perf_counter()
+    consumer = Consumer(**where)
+    await consumer.start()
+    await consumer.subscribe(
+        stream=stream,
+        callback=on_message,
+        decoder=amqp_decoder,
+        offset_specification=ConsumerOffsetSpecification(OffsetType.FIRST, None),
+    )
+    running = asyncio.create_task(consumer.run())
+    await complete.wait()
+    print(time.perf_counter() - start, flush=True)
+    await consumer.close()
+    await running
+
+
 match what:
+    case "append":
+        asyncio.run(append(int(rest[0]), rest[1]))
+    case "read":
+        asyncio.run(read(int(rest[0]), rest[1]))
     case "send":
         asyncio.run(send(*rest))
     case "receive":

@@ -12,5 +12,7 @@ pub enum Benchmark {
     Orders,
     Services,
     Rpc,
+    Streams,
+    Cluster,
     Build,
 }

@@ -58,25 +58,21 @@ impl Peer {
         }
     }
 
-    /// Its program in `peers/rpc.*`.
-    pub fn rpc(self, bench: &Bench) -> Result<Command> {
-        let script = match self {
-            Self::Pika => "lab/peers/rpc.py",
-            Self::Amqplib => "lab/peers/rpc.js",
+    /// Its program in `peers/`, by its name without an ending.
+    pub fn script(self, bench: &Bench, name: &str) -> Result<Command> {
+        let ending = match self {
+            Self::Pika => "py",
+            Self::Amqplib => "js",
         };
         let mut command = self.command(bench)?;
-        command.arg(lab::root().join(script));
+        command.arg(lab::root().join(format!("lab/peers/{name}.{ending}")));
         Ok(command)
     }
 
     /// Runs its program in `peers/clients.*`: what that prints.
     fn run(self, bench: &Bench, arguments: &[&str]) -> Result<String> {
-        let script = match self {
-            Self::Pika => "lab/peers/clients.py",
-            Self::Amqplib => "lab/peers/clients.js",
-        };
-        let mut command = self.command(bench)?;
-        command.arg(lab::root().join(script)).args(arguments);
+        let mut command = self.script(bench, "clients")?;
+        command.args(arguments);
         bench.finish(bench.start(command)?)
     }
 
@@ -224,14 +220,14 @@ pub async fn publish(bench: &Bench) -> Result<Section> {
     })
 }
 
-async fn expect_purged(bench: &Bench, count: u64) -> Result<()> {
+pub async fn expect_purged(bench: &Bench, count: u64) -> Result<()> {
     let purged = bench.purge("orders").await?;
     ensure!(purged == count, "{purged} messages were in the queue instead of {count}");
     Ok(())
 }
 
 /// As `send` does, but with one connection for all messages.
-async fn publish_one_by_one(bench: &Bench) -> Result<f64> {
+pub async fn publish_one_by_one(bench: &Bench) -> Result<f64> {
     let start = Instant::now();
     let connection = bench.connect().await?;
     let channel = connection.create_channel().await?;

@@ -4,14 +4,17 @@
 
 mod build;
 mod clients;
+mod cluster;
 mod orders;
 mod queues;
 mod raw;
+mod raw_stream;
 mod report;
 mod rpc;
 mod services;
 #[path = "../../tests/shared/mod.rs"]
 mod shared;
+mod streams;
 
 use std::env;
 use std::fs;
@@ -67,7 +70,7 @@ fn main() -> Result<()> {
     let guard = Guard::over(Path::new(env!("CARGO_BIN_EXE_lab")), &programs)?;
     let tasks = Tasks::default();
     shared::compile_lessons(&tasks)?;
-    let mut bench = Bench { instance, guard, tasks, peers: Vec::new() };
+    let mut bench = Bench { instance, guard: Arc::new(guard), tasks, peers: Vec::new() };
     let mut missing = String::new();
     for peer in [Peer::Pika, Peer::Amqplib] {
         match peer.command(&bench) {
@@ -92,6 +95,8 @@ fn main() -> Result<()> {
                 Benchmark::Orders => orders::orders(&bench).await,
                 Benchmark::Services => services::services(&bench),
                 Benchmark::Rpc => rpc::rpc(&bench).await,
+                Benchmark::Streams => streams::streams(&bench),
+                Benchmark::Cluster => cluster::cluster(&bench).await,
                 Benchmark::Build => build::build(&bench),
             }
         };
@@ -110,20 +115,27 @@ fn main() -> Result<()> {
     Ok(())
 }
 
+#[derive(Clone)]
 pub struct Bench {
     pub instance: Instance,
-    guard: Guard,
+    guard: Arc<Guard>,
     pub tasks: Tasks,
     /// Those that can be had.
     pub peers: Vec<Peer>,
 }
 
 impl Bench {
+    /// The same with other servers.
+    pub fn with(&self, instance: Instance) -> Self {
+        Self { instance, ..self.clone() }
+    }
+
     /// Starts a program with these servers; its standard output can be read.
     pub fn start(&self, mut program: Command) -> Result<Child> {
         use std::os::unix::process::CommandExt;
         let child = program
             .env("AMQP_URL", self.instance.amqp_url())
+            .env("STREAM_URL", self.instance.stream_url())
             .env("MYSQL_URL", self.instance.mysql_url())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -71,7 +71,7 @@ async fn measure(bench: &Bench, peer: Option<Peer>, calls: u32, at_once: u32) ->
     let [calls, at_once] = [calls, at_once].map(|number| number.to_string());
     let (mut server, mut client) = match peer {
         None => (Command::new(program("rpc-server")), Command::new(program("rpc-client"))),
-        Some(peer) => (peer.rpc(bench)?, peer.rpc(bench)?),
+        Some(peer) => (peer.script(bench, "rpc")?, peer.script(bench, "rpc")?),
     };
     match peer {
         None => {
