@@ -79,11 +79,14 @@ pub async fn relay(
     database: &Database,
     written: &Notify,
 ) -> anyhow::Result<()> {
-    let channel = connection.create_channel().await?;
-    declare(&channel).await?;
-    channel.confirm_select(ConfirmSelectOptions::default()).await?;
-
-    let mut refused = false;
+    let open = async || {
+        let channel = connection.create_channel().await?;
+        declare(&channel).await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        anyhow::Ok(channel)
+    };
+    let mut channel = open().await?;
+    let mut said = false;
     while !stop.is_cancelled() {
         let read = async || {
             let mut transaction = database.begin().await?;
@@ -96,16 +99,22 @@ pub async fn relay(
         // All at once, and then their confirms.
         let confirms = try_join_all(events.iter().map(|event| publish(&channel, event))).await?;
         let mut sent = Vec::with_capacity(events.len());
+        let mut refused = false;
         for (event, confirm) in events.iter().zip(confirms) {
             match confirmed(connection, confirm).await? {
                 Confirmation::Ack(None) => sent.push(event.id),
-                Confirmation::Nack(_) => {
-                    if !mem::replace(&mut refused, true) {
-                        note!(" [!] A queue for events is full, or down. Trying again ...");
-                    }
-                }
+                Confirmation::Nack(_) => refused = true,
                 _ => bail!("an event came back: was a queue deleted?"),
             }
+        }
+        if refused {
+            if !mem::replace(&mut said, true) {
+                note!(" [!] A queue for events is full, or down. Trying again ...");
+            }
+            // In a cluster, RabbitMQ 3.10 may refuse for ever what comes over this channel: it
+            // asks a node that is gone.
+            channel.close(200, "Goodbye".into()).await?;
+            channel = open().await?;
         }
         if sent.is_empty() {
             tokio::select! {

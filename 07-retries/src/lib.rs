@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use common::backoff::Backoff;
 use common::{confirmed, note};
 use lapin::message::Delivery;
-use lapin::options::{BasicPublishOptions, QueueDeclareOptions};
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation, Connection};
 
@@ -83,6 +83,13 @@ pub async fn declare_queue(
     Ok(())
 }
 
+/// Opens a channel on which RabbitMQ confirms what we publish.
+pub async fn confirming(connection: &Connection) -> lapin::Result<Channel> {
+    let channel = connection.create_channel().await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    Ok(channel)
+}
+
 /// Publishes a job to a queue, and returns when the broker has it. A queue that is full or down is
 /// asked again, with growing pauses; meanwhile the job keeps its place among those at once.
 ///
@@ -98,7 +105,9 @@ pub async fn publish(
 ) -> anyhow::Result<()> {
     let mandatory = BasicPublishOptions { mandatory: true, ..Default::default() };
     let mut backoff = Backoff::default();
+    let mut another = None;
     loop {
+        let channel = another.as_ref().unwrap_or(channel);
         let confirm = channel
             .basic_publish("".into(), queue.into(), mandatory, body, properties.clone())
             .await?;
@@ -109,6 +118,9 @@ pub async fn publish(
                     note!(" [!] The queue `{queue}` is full, or down. Trying again ...");
                 }
                 backoff.wait().await;
+                // In a cluster, RabbitMQ 3.10 may refuse for ever what comes over this channel: it
+                // asks a node that is gone.
+                another = Some(confirming(connection).await?);
             }
             _ => bail!("a job came back: was the queue `{queue}` deleted?"),
         }

@@ -79,21 +79,35 @@ async fn request(
     unconfirmed: &mut VecDeque<Order>,
     progress: &ProgressBar,
 ) -> anyhow::Result<()> {
+    let mut said = false;
+    while request_until_refused(connection, stop, users, unconfirmed, progress).await? {
+        if !mem::replace(&mut said, true) {
+            note!(" [!] The queue `orders` is full, or down. Trying again ...");
+        }
+        sleep(REFUSED).await;
+    }
+    Ok(())
+}
+
+/// Publishes over a new channel. Whether the queue has refused an order. In a cluster, to try again
+/// over that channel may be in vain: RabbitMQ 3.10 may refuse for ever what comes over it, because
+/// it asks a node that is gone.
+async fn request_until_refused(
+    connection: &Connection,
+    stop: &CancellationToken,
+    users: &mut RangeInclusive<u64>,
+    unconfirmed: &mut VecDeque<Order>,
+    progress: &ProgressBar,
+) -> anyhow::Result<bool> {
     let channel = connection.create_channel().await?;
     declare(&channel).await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
 
     let mut confirms = VecDeque::new(); // for the first of the unconfirmed orders, in their order
-    let (mut refused, mut said) = (false, false);
+    let mut refused = false;
     loop {
         // After Ctrl-C, only the confirms of those on their way.
-        if confirms.len() <= WINDOW / 2 && !stop.is_cancelled() {
-            if mem::take(&mut refused) {
-                if !mem::replace(&mut said, true) {
-                    note!(" [!] The queue `orders` is full, or down. Trying again ...");
-                }
-                sleep(REFUSED).await;
-            }
+        if confirms.len() <= WINDOW / 2 && !refused && !stop.is_cancelled() {
             let free = WINDOW - unconfirmed.len();
             unconfirmed.extend(users.by_ref().take(free).map(|user| Order {
                 user_id: user_id(&user.to_string()),
@@ -108,7 +122,7 @@ async fn request(
         }
         let Some(confirm) = confirms.pop_front() else {
             channel.close(200, "Goodbye".into()).await?;
-            return Ok(());
+            return Ok(refused);
         };
         match confirmed(connection, confirm).await? {
             Confirmation::Ack(None) => {

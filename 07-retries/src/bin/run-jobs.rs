@@ -16,12 +16,14 @@ use futures_util::stream::FuturesUnordered;
 use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
-    BasicRejectOptions, ConfirmSelectOptions,
+    BasicRejectOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection};
 use retries::job::Job;
-use retries::{PARKED, PAUSES, attempts, declare, failed, publish, retry_queue, returned};
+use retries::{
+    PARKED, PAUSES, attempts, confirming, declare, failed, publish, retry_queue, returned,
+};
 use tokio::time::{Instant, sleep};
 
 /// How long the jobs under way may take after Ctrl-C. What is not done then goes back, in the fifth
@@ -99,9 +101,8 @@ async fn run_jobs(
     args: &Args,
     tally: &Tally,
 ) -> anyhow::Result<()> {
-    let publish_channel = publisher.create_channel().await?;
+    let publish_channel = confirming(publisher).await?;
     declare(&publish_channel).await?;
-    publish_channel.confirm_select(ConfirmSelectOptions::default()).await?;
     let worker = Worker { publisher, publish_channel, args, tally };
 
     let channel = connection.create_channel().await?;

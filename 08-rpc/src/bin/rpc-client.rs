@@ -28,6 +28,9 @@ use uuid::Uuid;
 /// How long to wait when the queue does not take a request now.
 const REFUSED: Duration = Duration::from_millis(100);
 
+/// After how many refusals another connection may mend it.
+const OFTEN: u32 = 30;
+
 /// How long the connection may take to close, when all calls have ended.
 const CLOSING: Duration = Duration::from_secs(4);
 
@@ -196,6 +199,7 @@ impl Client {
     /// Publishes the request of a call, and returns when the broker has it.
     async fn ask(&self, channel: &Channel, reply_to: &str, id: String) -> anyhow::Result<()> {
         let mandatory = BasicPublishOptions { mandatory: true, ..Default::default() };
+        let mut refused = 0;
         loop {
             let (body, left) = match self.waiting.borrow().get(&id) {
                 Some(call) => (call.number.clone(), call.deadline - Instant::now()),
@@ -211,7 +215,15 @@ impl Client {
             let confirm =
                 channel.basic_publish("".into(), queue, mandatory, body, properties).await?;
             match confirm.await? {
-                Confirmation::Nack(_) => sleep(REFUSED).await, // full, or down: ask again, until the deadline
+                // Full, or down: ask again, until the deadline. In a cluster, RabbitMQ 3.10 may
+                // refuse for ever what comes over this channel: it asks a node that is gone.
+                Confirmation::Nack(_) if refused == OFTEN => {
+                    bail!(Again("RabbitMQ refuses a request"))
+                }
+                Confirmation::Nack(_) => {
+                    refused += 1;
+                    sleep(REFUSED).await;
+                }
                 Confirmation::Ack(Some(returned)) => {
                     let why = returned.reply_text.as_str();
                     let advice = "no queue `rpc_queue`: start `rpc-server`, which declares it";

@@ -16,7 +16,7 @@ use common::{CancellationToken, confirmed, note, say, supervise};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, PublisherConfirm};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use uuid::Uuid;
 
 /// How many messages may be on their way, published and not yet confirmed.
@@ -97,10 +97,31 @@ async fn publish_steadily(
     args: &Args,
     progress: &RefCell<Progress>,
 ) -> anyhow::Result<()> {
+    let mut said = false;
+    while publish_until_refused(connection, stop, run, args, progress).await? {
+        if !mem::replace(&mut said, true) {
+            let queue = queue(args.classic);
+            note!(" [!] `{queue}` takes no message, it is down or full. Trying again ...");
+        }
+        sleep(REFUSED).await;
+    }
+    Ok(())
+}
+
+/// Publishes over a new channel. Whether the queue has refused a message: a nack, or the message
+/// has come back. To try again over that channel may be in vain: RabbitMQ 3.10 goes on to ask the
+/// leader that it knew when the channel began to publish, and refuses while that node is gone.
+async fn publish_until_refused(
+    connection: &Connection,
+    stop: &CancellationToken,
+    run: Uuid,
+    args: &Args,
+    progress: &RefCell<Progress>,
+) -> anyhow::Result<bool> {
     let channel = channel_with_queue(connection, args.classic).await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
 
-    // What was not confirmed over a connection before, the broker may have or not: publish it
+    // What was not confirmed over a channel before, the broker may have or not: publish it
     // again. So a message may come twice, and none is lost.
     let mut again: VecDeque<u64> = progress.borrow().unconfirmed.iter().copied().collect();
     let mut pace = interval(Duration::from_secs(1) / args.rate);
@@ -113,7 +134,7 @@ async fn publish_steadily(
             (progress.unconfirmed.len(), progress.published)
         };
         let any_more = !again.is_empty() || (waiting < WINDOW && published < args.count);
-        let more = any_more && !stop.is_cancelled();
+        let more = any_more && !refused && !stop.is_cancelled();
         if !more && confirms.is_empty() {
             break;
         }
@@ -125,21 +146,13 @@ async fn publish_steadily(
             }
             Some((number, confirmation)) = confirms.next() => match confirmation? {
                 Confirmation::Ack(None) => progress.borrow_mut().confirm(number),
-                // A nack, or the message has come back: the queue does not take it now.
-                _ => {
-                    again.push_back(number);
-                    pace.reset_after(REFUSED);
-                    if !mem::replace(&mut refused, true) {
-                        let queue = queue(args.classic);
-                        note!(" [!] `{queue}` takes no message, it is down or full. Trying again ...");
-                    }
-                }
+                _ => refused = true,
             },
             () = stop.cancelled(), if more => {}
         }
     }
     channel.close(200, "Goodbye".into()).await?;
-    Ok(())
+    Ok(refused)
 }
 
 impl Progress {

@@ -1,5 +1,5 @@
-//! A cluster of three nodes: what a confirm costs, and how long nothing is confirmed when the leader
-//! of the queue dies.
+//! A cluster of three nodes: what a confirm costs, and how long nothing is confirmed when the
+//! leader of the queue dies.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;

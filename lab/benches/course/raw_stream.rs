@@ -1,5 +1,5 @@
-//! The limit of the stream protocol: a socket whose bytes are ready before the clock runs, and which
-//! counts what comes. The frames:
+//! The limit of the stream protocol: a socket whose bytes are ready before the clock runs, and
+//! which counts what comes. The frames:
 //! <https://github.com/rabbitmq/rabbitmq-server/blob/main/deps/rabbitmq_stream/docs/PROTOCOL.adoc>.
 
 use std::io::{BufReader, Read, Write};
