@@ -195,10 +195,11 @@ pub async fn refusals(operator: &mut mysql_async::Conn, database: &str) -> Vec<[
 }
 
 /// `rabbitmqctl` with these arguments, which must succeed.
-pub fn rabbitmqctl(servers: &Instance, arguments: &[&str]) {
+pub fn rabbitmqctl(servers: &Instance, arguments: &[&str]) -> String {
     let mut command = servers.rabbitmqctl().unwrap();
     let output = command.arg("-q").args(arguments).output().unwrap();
     assert!(output.status.success(), "{arguments:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// What MySQL answers to this statement.
