@@ -298,7 +298,8 @@ fn a_reader_that_is_slower_than_the_stream() {
         };
         let ahead: Vec<u32> = said.lines().filter_map(number).collect();
         let limit = if *program == "read-events" { 5000 } else { 1 };
-        assert!(ahead.len() == 1 && ahead[0] <= limit, "{program}: {said}");
+        let most = ahead.iter().max(); // the producer's channel may still be there
+        assert!(most.is_some_and(|most| *most <= limit), "{program}: {said}");
         let start = Instant::now();
         let (lines, count) = stop(slow);
         assert!(start.elapsed() < Duration::from_secs(10));
