@@ -111,8 +111,8 @@ pub async fn relay(
             if !mem::replace(&mut said, true) {
                 note!(" [!] A queue for events is full, or down. Trying again ...");
             }
-            // In a cluster, RabbitMQ 3.10 may refuse for ever what comes over this channel: it
-            // asks a node that is gone.
+            // After an election in a cluster, RabbitMQ 3.10 may refuse for ever what comes over
+            // this channel, and take it over a new one.
             channel.close(200, "Goodbye".into()).await?;
             channel = open().await?;
         }

@@ -118,8 +118,8 @@ pub async fn publish(
                     note!(" [!] The queue `{queue}` is full, or down. Trying again ...");
                 }
                 backoff.wait().await;
-                // In a cluster, RabbitMQ 3.10 may refuse for ever what comes over this channel: it
-                // asks a node that is gone.
+                // After an election in a cluster, RabbitMQ 3.10 may refuse for ever what comes over
+                // this channel, and take it over a new one.
                 another = Some(confirming(connection).await?);
             }
             _ => bail!("a job came back: was the queue `{queue}` deleted?"),

@@ -84,14 +84,17 @@ async fn request(
         if !mem::replace(&mut said, true) {
             note!(" [!] The queue `orders` is full, or down. Trying again ...");
         }
+        if stop.is_cancelled() {
+            break;
+        }
         sleep(REFUSED).await;
     }
     Ok(())
 }
 
-/// Publishes over a new channel. Whether the queue has refused an order. In a cluster, to try again
-/// over that channel may be in vain: RabbitMQ 3.10 may refuse for ever what comes over it, because
-/// it asks a node that is gone.
+/// Publishes over a new channel. Whether the queue has refused an order. To try again over that
+/// channel may be in vain: after an election in a cluster, RabbitMQ 3.10 may refuse for ever what
+/// comes over it, and take it over a new one.
 async fn request_until_refused(
     connection: &Connection,
     stop: &CancellationToken,

@@ -215,8 +215,8 @@ impl Client {
             let confirm =
                 channel.basic_publish("".into(), queue, mandatory, body, properties).await?;
             match confirm.await? {
-                // Full, or down: ask again, until the deadline. In a cluster, RabbitMQ 3.10 may
-                // refuse for ever what comes over this channel: it asks a node that is gone.
+                // Full, or down: ask again, until the deadline. After an election in a cluster,
+                // RabbitMQ 3.10 may refuse for ever what comes over this channel.
                 Confirmation::Nack(_) if refused == OFTEN => {
                     bail!(Again("RabbitMQ refuses a request"))
                 }

@@ -103,14 +103,17 @@ async fn publish_steadily(
             let queue = queue(args.classic);
             note!(" [!] `{queue}` takes no message, it is down or full. Trying again ...");
         }
+        if stop.is_cancelled() {
+            break;
+        }
         sleep(REFUSED).await;
     }
     Ok(())
 }
 
 /// Publishes over a new channel. Whether the queue has refused a message: a nack, or the message
-/// has come back. To try again over that channel may be in vain: RabbitMQ 3.10 goes on to ask the
-/// leader that it knew when the channel began to publish, and refuses while that node is gone.
+/// has come back. To try again over that channel may be in vain: if it began to publish during an
+/// election, RabbitMQ 3.10 may refuse for ever what comes over it, and take it over a new one.
 async fn publish_until_refused(
     connection: &Connection,
     stop: &CancellationToken,
