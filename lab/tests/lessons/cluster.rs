@@ -144,6 +144,14 @@ impl Load {
         }
     }
 
+    /// Waits until a second passes in which nothing is confirmed.
+    fn stands_still(&self) {
+        let start = Instant::now();
+        while self.confirmed() > 0 {
+            assert!(start.elapsed() < LIMIT, "messages are still confirmed");
+        }
+    }
+
     /// Ctrl-C, when all that was confirmed has been received.
     fn stop(self) -> Ended {
         self.publisher.signal(Signal::SIGINT);
@@ -246,7 +254,7 @@ fn a_leader_dies_and_nothing_is_lost() {
     assert!(said.last().unwrap().starts_with(" [x] Sent 100000 of 100000 orders"), "{said:#?}");
     let leader = cluster.leader(&urls, 2);
     assert!(leader.is_some_and(|leader| leader != 1), "{leader:?}");
-    while classic.confirmed() > 0 {}
+    classic.stands_still();
     assert_eq!(classic.confirmed(), 0);
     // RabbitMQ 3.10 deletes the queue of the receiver that was connected to it. RabbitMQ 4.3 keeps
     // it, and refuses what goes there.
@@ -300,7 +308,7 @@ fn two_of_three_die_and_nothing_false_is_said() {
     cluster.wait_for_replicas(&urls, NODES, 1);
     cluster.stop(1, true);
     cluster.stop(2, true);
-    while load.confirmed() > 0 {}
+    load.stands_still();
     // longer than a program waits for a confirm
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(25) {
