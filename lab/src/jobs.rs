@@ -21,18 +21,18 @@ use crate::servers::{Backend, Instance, Service};
 use crate::{LEFT_OUT, find_lessons, root, signals};
 
 /// What a command of the lab needs before it begins.
-struct Needs {
-    backend: fn(&Tasks) -> Result<Backend>,
-    services: &'static [Service],
+pub(crate) struct Needs {
+    pub backend: fn(&Tasks) -> Result<Backend>,
+    pub services: &'static [Service],
     /// Beside the servers.
-    packages: &'static [Package],
+    pub packages: &'static [Package],
     /// The name of what is compiled.
-    what: &'static str,
+    pub what: &'static str,
 }
 
 /// Temporary servers and their guard. Installs what is missing, and runs cargo to compile
 /// meanwhile.
-fn set_up(
+pub(crate) fn set_up(
     tasks: &Tasks,
     needs: &Needs,
     builds: Vec<Command>,
@@ -43,6 +43,9 @@ fn set_up(
     let building = thread::spawn({
         let (tasks, what) = (tasks.clone(), needs.what);
         move || -> Result<()> {
+            if builds.is_empty() {
+                return Ok(());
+            }
             let task = tasks.start(format!("Compiling {what}"));
             for build in builds {
                 run(&task, build)?;

@@ -4,6 +4,7 @@
 pub mod amqp;
 pub mod bench;
 pub mod control;
+pub mod exercise;
 pub mod guard;
 pub mod install;
 pub mod jobs;

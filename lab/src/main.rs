@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use lab::bench::Benchmark;
 use lab::progress::Tasks;
 use lab::servers::{NODES, Server};
-use lab::{control, guard, jobs, signals, status, up};
+use lab::{control, exercise, guard, jobs, signals, status, up};
 
 /// The lab of the RabbitMQ course: it starts the servers, and plays and tests the lessons.
 ///
@@ -29,6 +29,10 @@ enum Cmd {
         /// Lessons by number or name [default: all]
         lessons: Vec<String>,
     },
+    /// Show the exercises, check one, or check each as you go
+    ///
+    /// Without a name: which are done, and the next one.
+    Exercise(Exercise),
     /// Run all tests
     Test {
         /// Passed on to `cargo test`
@@ -107,6 +111,32 @@ enum Cmd {
 }
 
 #[derive(clap::Args)]
+struct Exercise {
+    /// Check this one; `next` is the first that is not done
+    name: Option<String>,
+    #[command(flatten)]
+    what: What,
+}
+
+/// One of these, or none.
+#[derive(clap::Args)]
+#[group(multiple = false)]
+struct What {
+    /// Check the next one whenever its file is saved, and go on to the one after it
+    #[arg(long, conflicts_with = "name")]
+    watch: bool,
+    /// Show a hint
+    #[arg(long)]
+    hint: bool,
+    /// Show a solution, and why it is one
+    #[arg(long)]
+    solution: bool,
+    /// Begin again; your file is kept beside the new one
+    #[arg(long, requires = "name")]
+    reset: bool,
+}
+
+#[derive(clap::Args)]
 struct Tool {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
     arguments: Vec<String>,
@@ -134,6 +164,7 @@ fn main() -> ExitCode {
 fn command(command: Cmd) -> Result<ExitCode> {
     match command {
         Cmd::Play { lessons } => jobs::play(&lessons)?,
+        Cmd::Exercise(exercise) => return exercises(&exercise),
         Cmd::Test { arguments } => return jobs::test(&arguments),
         Cmd::Bench { names, write } => return jobs::bench(&names, write),
         Cmd::Faults { minutes, seed, nodes } => return jobs::faults(minutes, seed, nodes),
@@ -150,6 +181,19 @@ fn command(command: Cmd) -> Result<ExitCode> {
         Cmd::RabbitmqUpgrade(tool) => return rabbitmq("rabbitmq-upgrade", &tool),
         Cmd::Mysql { statement } => return Ok(code(control::mysql(&statement)?)),
         Cmd::Guard { folder } => guard::main(folder)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn exercises(Exercise { name, what }: &Exercise) -> Result<ExitCode> {
+    let name = name.as_deref();
+    match what {
+        What { watch: true, .. } => exercise::watch()?,
+        What { hint: true, .. } => exercise::hint(name)?,
+        What { solution: true, .. } => exercise::solution(name)?,
+        What { reset: true, .. } => exercise::reset(name)?,
+        _ if name.is_some() => return exercise::check(name),
+        _ => exercise::show()?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -11,6 +11,7 @@ mod all_readmes;
 mod cluster;
 mod commands;
 mod connection;
+mod exercises;
 mod failures;
 mod hello;
 mod manifests;

@@ -30,7 +30,7 @@ fn copy_with(from: &Path, to: &Path, file: fn(&Path, &Path) -> io::Result<()>) {
 /// A folder for cargo with the dependencies of the course, compiled. A copy needs the same ones:
 /// the same versions with the same features. It does not compile them again, but for a profile of
 /// its own, and we take that of the course ([`PROFILE`]).
-fn target() -> TempDir {
+pub fn target() -> TempDir {
     let target = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let compiled = program("send");
     for part in [".fingerprint", "build", "deps"] {
@@ -40,7 +40,7 @@ fn target() -> TempDir {
     target
 }
 
-const PROFILE: [&str; 4] = [
+pub const PROFILE: [&str; 4] = [
     "--config",
     "profile.dev.package.'*'.debug=false",
     "--config",

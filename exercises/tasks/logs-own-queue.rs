@@ -1,0 +1,51 @@
+//! Lesson 3: a copy for each receiver
+//!
+//! This program receives what is published to the fanout exchange `logs`, and says `[x] Received
+//! ...`.
+//!
+//! Wanted: each receiver gets every line, however many of them run.
+//!
+//! The check: two receivers, and ten lines. What each has received is counted.
+//!
+//! Help: 03-publish-subscribe/README.md, "A temporary queue".
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use common::{CancellationToken, printable, say, supervise};
+use futures_lite::StreamExt;
+use lapin::options::{
+    BasicConsumeOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{Connection, ExchangeKind};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    common::exit(supervise(env!("CARGO_BIN_NAME"), receive).await)
+}
+
+async fn receive(connection: &Connection, stop: &CancellationToken) -> anyhow::Result<()> {
+    let channel = connection.create_channel().await?;
+    let table = FieldTable::default;
+    let options = ExchangeDeclareOptions::default();
+    channel.exchange_declare("logs".into(), ExchangeKind::Fanout, options, table()).await?;
+
+    let durable = QueueDeclareOptions::durable();
+    let queue = channel.queue_declare("logs".into(), durable, table()).await?;
+    let name = queue.name().clone();
+    let options = QueueBindOptions::default();
+    channel.queue_bind(name.clone(), "logs".into(), "".into(), options, table()).await?;
+
+    let no_ack = BasicConsumeOptions { no_ack: true, ..Default::default() };
+    let mut consumer = channel.basic_consume(name, "".into(), no_ack, table()).await?;
+    say!(" [*] Waiting")?;
+    loop {
+        let line = tokio::select! {
+            line = consumer.next() => line,
+            () = stop.cancelled() => return Ok(()),
+        };
+        let line = line.context("the broker has ended the consumer")??;
+        say!(" [x] Received {}", printable(&line.data))?;
+    }
+}

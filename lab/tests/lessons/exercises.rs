@@ -1,0 +1,268 @@
+//! The exercises: what is handed out is refused with the words that its check promises, the
+//! solution passes, and so do no other mistakes.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{LazyLock, Mutex};
+use std::thread;
+
+use lab::exercise::{EXERCISES, Exercise};
+use lab::play::INSTANCE;
+use lab::process::cargo;
+use lab::root;
+use lab::servers::{Instance, Service};
+use tempfile::TempDir;
+
+use crate::starter::{PROFILE, target};
+use crate::support::{Servers, Terminal, lab, shared};
+
+/// What a program is refused with.
+struct Case {
+    exercise: &'static str,
+    /// As it is handed out.
+    handed_out: &'static str,
+    /// A mistake: what stands in the solution and what stands here instead; and the words.
+    mistakes: &'static [(&'static [(&'static str, &'static str)], &'static str)],
+}
+
+const CASES: [Case; 12] = [
+    Case {
+        exercise: "hello-confirm",
+        handed_out: "`Sent` was said of 5, 2 are there",
+        mistakes: &[
+            (
+                &[
+                    ("other => bail!(", "_ => say!(\" [x] Sent {message}\")?,"),
+                    ("\"the broker did not take the message: {other:?}\"),", ""),
+                    ("use anyhow::bail;", ""),
+                ],
+                "`Sent` was said of 5, 2 are there",
+            ),
+            (&[("other => bail!(", "other => common::note!(")], "ended with exit code 0"),
+        ],
+    },
+    Case {
+        exercise: "hello-mandatory",
+        handed_out: "`Sent` was said, and it is lost",
+        mistakes: &[(
+            &[("Ack(None) => say!", "Ack(_) => say!"), ("Confirmation::Ack(Some(_)) =>", "_ =>")],
+            "`Sent` was said, and it is lost",
+        )],
+    },
+    Case {
+        exercise: "hello-acknowledge",
+        handed_out: "killed after 3: 3 done, 7 lost, 0 still in the queue",
+        mistakes: &[(
+            &[(
+                "delivery.ack(BasicAckOptions::default()).await?;",
+                "let _ = BasicAckOptions::default();",
+            )],
+            "10 done, 0 lost, 10 still in the queue",
+        )],
+    },
+    Case {
+        exercise: "tasks-after-work",
+        handed_out: "killed in the middle of `task 2`: 4 done, 1 lost",
+        mistakes: &[(
+            &[(
+                "task.ack(BasicAckOptions::default()).await?;",
+                "let _ = BasicAckOptions::default();",
+            )],
+            "has not said `[x] Received`",
+        )],
+    },
+    Case {
+        exercise: "tasks-prefetch",
+        handed_out: "the worker that was there did 10, the one that came later 0",
+        mistakes: &[(
+            &[
+                ("channel.basic_qos(1, BasicQosOptions::default()).await?;", ""),
+                (
+                    "say!(\" [*]",
+                    "channel.basic_qos(1, BasicQosOptions::default()).await?;say!(\" [*]",
+                ),
+            ],
+            "the one that came later 0",
+        )],
+    },
+    Case {
+        exercise: "tasks-put-back",
+        handed_out: "Ctrl-C in the middle of `task 2`: 1 done, 1 in the queue, 1 lost",
+        mistakes: &[(&[("requeue: true", "requeue: false")], "1 lost")],
+    },
+    Case {
+        exercise: "tasks-restart",
+        handed_out: "the broker is restarted: 0 are there",
+        mistakes: &[(&[("with_delivery_mode(2)", "with_delivery_mode(1)")], "0 are there")],
+    },
+    Case {
+        exercise: "logs-own-queue",
+        handed_out: "one received 5, the other 5",
+        mistakes: &[(
+            &[("queue_declare(\"\"", "queue_declare(\"logs\"")],
+            "has not said `[*] Waiting`",
+        )],
+    },
+    Case {
+        exercise: "logs-ready",
+        handed_out: "the first one was",
+        mistakes: &[(
+            &[
+                ("say!(\" [*] Waiting\")?;", ""),
+                ("let exclusive", "say!(\" [*] Waiting\")?; let exclusive"),
+            ],
+            "the first one was",
+        )],
+    },
+    Case {
+        exercise: "routing-severities",
+        handed_out: "missing: a line, error",
+        mistakes: &[(
+            &[("in &severities", "in severities.iter().skip(1)")],
+            "missing: a line, warning",
+        )],
+    },
+    Case {
+        exercise: "routing-pattern",
+        handed_out: "missing: eu.order, eu.order.item.added, eu.order.a.b.c",
+        mistakes: &[
+            (&[("eu.order.#", "eu.#")], "not asked for: eu.customer.created, eu.orders.sent"),
+            (&[("eu.order.#", "eu.*.*")], "missing: eu.order, eu.order.item.added"),
+        ],
+    },
+    Case {
+        exercise: "routing-headers",
+        handed_out: "not asked for: a report, text, a letter, PDF, a PDF",
+        mistakes: &[(&[(", (\"type\", \"report\")", "")], "not asked for: a letter, PDF, a PDF")],
+    },
+];
+
+fn exercise(name: &str) -> &'static Exercise {
+    EXERCISES.iter().find(|exercise| exercise.name == name).unwrap()
+}
+
+/// All programs, compiled: those that are handed out, the solutions, the mistakes, and the check.
+static COMPILED: LazyLock<TempDir> = LazyLock::new(|| {
+    let (package, target) = (tempfile::tempdir().unwrap(), target());
+    let programs = package.path().join("src/bin");
+    fs::create_dir_all(&programs).unwrap();
+    for case in &CASES {
+        let exercise = exercise(case.exercise);
+        let write = |kind: &str, text: &str| {
+            fs::write(programs.join(format!("{}-{kind}.rs", case.exercise)), text).unwrap();
+        };
+        write("task", &fs::read_to_string(exercise.in_folder("tasks")).unwrap());
+        let solution = fs::read_to_string(exercise.in_folder("solutions")).unwrap();
+        write("solution", &solution);
+        for (number, (changes, _)) in case.mistakes.iter().enumerate() {
+            let mistake = changes.iter().fold(solution.clone(), |text, (old, new)| {
+                assert!(text.contains(old), "{}: {old}", case.exercise);
+                text.replacen(old, new, 1)
+            });
+            write(&format!("mistake{number}"), &mistake);
+        }
+    }
+    let manifest = fs::read_to_string(root().join("exercises/Cargo.toml")).unwrap();
+    let absolute = |path: &str| format!("{:?}", root().canonicalize().unwrap().join(path));
+    let manifest = manifest
+        .replace("\"../common\"", &absolute("common"))
+        .replace("\"check/main.rs\"", &absolute("exercises/check/main.rs"));
+    fs::write(package.path().join("Cargo.toml"), manifest + "[workspace]\n").unwrap();
+    fs::copy(root().join("Cargo.lock"), package.path().join("Cargo.lock")).unwrap();
+    let mut build = cargo();
+    build.current_dir(&package).env("CARGO_TARGET_DIR", target.path());
+    build.args(["build", "--quiet", "--offline", "--config", "profile.dev.debug=false"]);
+    assert!(build.args(PROFILE).status().unwrap().success());
+    target
+});
+
+/// Checks a program on these servers: what is said, and the exit code.
+fn check(instance: &Instance, exercise: &str, kind: &str, number: usize) -> (String, Option<i32>) {
+    let folder = COMPILED.path().join("debug");
+    let mut said = String::new();
+    for attempt in 0..5 {
+        let name = format!("{exercise}-{kind}-{number}-{attempt}");
+        let mut check = Command::new(folder.join("check-exercise"));
+        check.arg(exercise).arg(folder.join(format!("{exercise}-{kind}")));
+        check.env("AMQP_URL", instance.create_vhost(&name).unwrap());
+        check.env("LAB", lab()).env(INSTANCE, &instance.folder);
+        let (lines, status) = Terminal::start(check).finish();
+        said = lines.join("\n");
+        if status.code() != Some(2) {
+            return (said, status.code());
+        }
+    }
+    (said, Some(2))
+}
+
+/// Both ways, each solution five times.
+#[test]
+fn each_is_refused_and_each_solution_passes() {
+    let names: Vec<_> = CASES.iter().map(|case| case.exercise).collect();
+    assert_eq!(names, EXERCISES.each_ref().map(|exercise| exercise.name));
+    LazyLock::force(&COMPILED);
+    let cases = Mutex::new(CASES.iter().collect::<Vec<_>>());
+    let wrong = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while let Some(case) = { cases.lock().unwrap().pop() } {
+                    let found = try_out(case);
+                    wrong.lock().unwrap().extend(found);
+                }
+            });
+        }
+    });
+    let wrong = wrong.into_inner().unwrap();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// What is not as it should be.
+fn try_out(case: &Case) -> Vec<String> {
+    let name = case.exercise;
+    let mut wrong = Vec::new();
+    // it restarts the broker
+    let own = (name == "tasks-restart").then(|| Servers::start(&[Service::Rabbitmq]));
+    let instance = own.as_ref().map_or(shared(), |servers| &servers.instance);
+    let mut refused = |kind: &str, words: &str| {
+        let (said, code) = check(instance, name, kind, 0);
+        if !said.contains(words) || code != Some(1) {
+            wrong.push(format!("{name}, {kind}: {code:?}: {said}"));
+        }
+    };
+    refused("task", case.handed_out);
+    for (number, (_, words)) in case.mistakes.iter().enumerate() {
+        refused(&format!("mistake{number}"), words);
+    }
+    for number in 0..5 {
+        let (said, code) = check(instance, name, "solution", number);
+        if code != Some(0) {
+            wrong.push(format!("{name}, solution: {code:?}: {said}"));
+        }
+    }
+    wrong
+}
+
+/// The section of a lesson that each exercise names is there.
+#[test]
+fn the_help_is_there() {
+    let mut sections: BTreeMap<PathBuf, Vec<String>> = BTreeMap::new();
+    for exercise in &EXERCISES {
+        let text = fs::read_to_string(exercise.in_folder("tasks")).unwrap();
+        let header = text.lines().map_while(|line| line.strip_prefix("//!"));
+        let header = header.map(str::trim).collect::<Vec<_>>().join(" ");
+        let help = header.split("Help: ").nth(1).unwrap();
+        let (page, rest) = help.split_once(", ").unwrap();
+        let page = root().join(Path::new(page));
+        let text = fs::read_to_string(&page).unwrap();
+        let headings = text.lines().filter(|line| line.starts_with('#'));
+        let headings: Vec<_> = headings.map(|line| line.trim_start_matches('#').trim()).collect();
+        for section in rest.split('"').skip(1).step_by(2) {
+            assert!(headings.contains(&section), "{}: {section}", exercise.name);
+            sections.entry(page.clone()).or_default().push(section.to_owned());
+        }
+    }
+    assert!(!sections.is_empty());
+}
