@@ -7,13 +7,20 @@
 //! restart the broker. The exit code is 0 if the program does what is wanted, 1 if it does not, and 2
 //! if the check cannot say: the broker has not done what it was asked to.
 
+mod cluster;
 mod hello;
+mod microservices;
+mod orders;
 mod publish_subscribe;
+mod retries;
 mod routing;
+mod rpc;
+mod streams;
 mod trial;
 mod work_queues;
 
 use std::env;
+use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -25,7 +32,7 @@ use crate::trial::Trial;
 #[tokio::main]
 async fn main() -> ExitCode {
     match check().await {
-        Err(error) if error.chain().any(|cause| cause.is::<lapin::Error>()) => {
+        Err(error) if error.chain().any(is_of_server) => {
             note!("Error: the check itself: {error:#}");
             ExitCode::from(2)
         }
@@ -33,11 +40,19 @@ async fn main() -> ExitCode {
     }
 }
 
+/// Whether it is an error of a server, and none of the program that is checked.
+fn is_of_server(cause: &(dyn Error + 'static)) -> bool {
+    cause.is::<lapin::Error>() || cause.is::<mysql_async::Error>()
+}
+
 async fn check() -> Result<()> {
     let usage = "usage: check-exercise NAME PROGRAM";
     let name = env::args().nth(1).context(usage)?;
     let program: PathBuf = env::args_os().nth(2).context(usage)?.into();
-    let trial = Trial::new(program).await?;
+    let mut trial = Trial::new(program).await?;
+    if name.starts_with("orders-") || name.starts_with("products-") {
+        trial = trial.with_database().await?;
+    }
     let seen = match name.as_str() {
         "hello-confirm" => hello::confirm(&trial).await,
         "hello-mandatory" => hello::mandatory(&trial).await,
@@ -51,6 +66,20 @@ async fn check() -> Result<()> {
         "routing-severities" => routing::severities(&trial).await,
         "routing-pattern" => routing::pattern(&trial).await,
         "routing-headers" => routing::headers(&trial).await,
+        "orders-twice" => orders::twice(&trial).await,
+        "orders-commit" => orders::commit(&trial).await,
+        "orders-poison" => orders::poison(&trial).await,
+        "products-outbox" => microservices::outbox(&trial).await,
+        "products-inbox" => microservices::inbox(&trial).await,
+        "jobs-attempts" => retries::attempts(&trial).await,
+        "jobs-safe" => retries::safe(&trial).await,
+        "jobs-pause" => retries::pause(&trial).await,
+        "rpc-correlate" => rpc::correlate(&trial).await,
+        "rpc-deadline" => rpc::deadline(&trial).await,
+        "stream-from" => streams::from(&trial).await,
+        "stream-offset" => streams::offset(&trial).await,
+        "steady-again" => cluster::again(&trial).await,
+        "steady-addresses" => cluster::addresses(&trial).await,
         _ => bail!("there is no exercise `{name}`"),
     }?;
     say!("{seen}")

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 
 use crate::trial::{Program, Trial, list};
@@ -42,7 +43,8 @@ pub async fn headers(trial: &Trial) -> Result<String> {
         for (key, value) in headers {
             table.insert((*key).into(), AMQPValue::LongString((*value).into()));
         }
-        ensure!(trial.publish_with("documents", "", name, table).await?, "the broker says no");
+        let headers = BasicProperties::default().with_headers(table);
+        trial.publish_with("documents", "", name, headers).await?;
     }
     compare(program, "five documents", &["a report, PDF", "a long report, PDF"])
 }

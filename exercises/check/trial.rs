@@ -3,25 +3,30 @@
 use std::env;
 use std::io::{BufRead, BufReader, pipe};
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{self, Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use common::address::mysql_url;
 use common::printable;
 use lapin::options::{
     BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+use tokio::time::sleep;
 
 /// How long anything may take that takes milliseconds on an idle machine.
 pub const LIMIT: Duration = Duration::from_secs(10);
 
-/// The program that is checked, and the broker.
+/// The program that is checked, the broker, and the database.
 pub struct Trial {
     program: PathBuf,
+    database: Option<Database>,
     _connection: Connection, // dropped, it closes the channel
     pub channel: Channel,
 }
@@ -33,7 +38,16 @@ impl Trial {
         let connection = Connection::connect(&url, properties).await?;
         let channel = connection.create_channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
-        Ok(Self { program, _connection: connection, channel })
+        Ok(Self { program, database: None, _connection: connection, channel })
+    }
+
+    /// The same with a database, which is empty.
+    pub async fn with_database(self) -> Result<Self> {
+        Ok(Self { database: Some(Database::create().await?), ..self })
+    }
+
+    pub fn database(&self) -> Result<&Database> {
+        self.database.as_ref().context("this check has no database")
     }
 
     /// The same program, after the broker was restarted.
@@ -43,8 +57,14 @@ impl Trial {
 
     /// Starts the program.
     pub fn start(&self, arguments: &[&str]) -> Result<Program> {
+        self.start_command(Command::new(&self.program), arguments)
+    }
+
+    fn start_command(&self, mut command: Command, arguments: &[&str]) -> Result<Program> {
         let (reader, writer) = pipe()?;
-        let mut command = Command::new(&self.program);
+        if let Some(database) = &self.database {
+            command.env("MYSQL_URL", &database.url);
+        }
         command.args(arguments).stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
         let child = command.spawn().context("the program cannot be started")?;
         drop(command); // and with it our own ends of the pipe
@@ -69,6 +89,13 @@ impl Trial {
         self.start(arguments)?.ends()
     }
 
+    /// Runs the program to its end, with another `AMQP_URL`.
+    pub fn run_with(&self, arguments: &[&str], urls: &str) -> Result<Ran> {
+        let mut command = Command::new(&self.program);
+        command.env("AMQP_URL", urls);
+        self.start_command(command, arguments)?.ends()
+    }
+
     /// A queue as the lessons have it: durable, and of the type quorum.
     pub async fn declare(&self, queue: &str) -> Result<()> {
         let mut arguments = FieldTable::default();
@@ -81,25 +108,34 @@ impl Trial {
     /// Publishes these messages, each under that routing key. They are with the broker afterwards.
     pub async fn publish(&self, exchange: &str, key: &str, messages: &[String]) -> Result<()> {
         for message in messages {
-            let table = FieldTable::default();
-            ensure!(self.publish_with(exchange, key, message, table).await?, "the broker says no");
+            self.publish_with(exchange, key, message, BasicProperties::default()).await?;
         }
         Ok(())
     }
 
-    /// Publishes a message with these headers. Whether the broker has taken it.
+    /// Publishes a message with these properties.
     pub async fn publish_with(
         &self,
         exchange: &str,
         key: &str,
         message: &str,
-        headers: FieldTable,
-    ) -> Result<bool> {
-        let properties = BasicProperties::default().with_delivery_mode(2).with_headers(headers);
-        let (options, body) = (BasicPublishOptions::default(), message.as_bytes());
-        let published =
-            self.channel.basic_publish(exchange.into(), key.into(), options, body, properties);
-        Ok(matches!(published.await?.await?, Confirmation::Ack(_)))
+        properties: BasicProperties,
+    ) -> Result<()> {
+        let (exchange, key) = (exchange.into(), key.into());
+        let (options, properties) =
+            (BasicPublishOptions::default(), properties.with_delivery_mode(2));
+        let body = message.as_bytes();
+        let published = self.channel.basic_publish(exchange, key, options, body, properties);
+        let confirmation = published.await?.await?;
+        ensure!(matches!(confirmation, Confirmation::Ack(_)), "the broker takes no message");
+        Ok(())
+    }
+
+    /// Takes one message out of a queue.
+    pub async fn take(&self, queue: &str) -> Result<Option<String>> {
+        let no_ack = BasicGetOptions { no_ack: true };
+        let message = self.channel.basic_get(queue.into(), no_ack).await?;
+        Ok(message.map(|message| printable(&message.data).to_string()))
     }
 
     /// Takes all messages out of a queue, once its consumers are gone and have given back theirs.
@@ -114,13 +150,10 @@ impl Trial {
             ensure!(start.elapsed() < LIMIT, "the queue `{queue}` has a consumer that stays");
         }
         let mut messages = Vec::new();
-        loop {
-            let no_ack = BasicGetOptions { no_ack: true };
-            match self.channel.basic_get(queue.into(), no_ack).await? {
-                Some(message) => messages.push(printable(&message.data).to_string()),
-                None => return Ok(messages),
-            }
+        while let Some(message) = self.take(queue).await? {
+            messages.push(message);
         }
+        Ok(messages)
     }
 }
 
@@ -162,13 +195,33 @@ impl Program {
         }
     }
 
-    /// The rest of each line that begins so, until none has come for a while.
+    /// The rest of the next line, if it comes within this time and begins so.
+    pub fn next(&self, begin: &str, limit: Duration) -> Option<String> {
+        let line = self.lines.recv_timeout(limit).ok()?;
+        Some(line.trim().strip_prefix(begin)?.to_owned())
+    }
+
+    /// The rest of each line that begins so, until none has come for a while. A program that goes
+    /// on for ever is not listened to for ever.
     pub fn all(&self, begin: &str, quiet: Duration) -> Vec<String> {
+        let (start, mut last) = (Instant::now(), Instant::now());
         let mut found = Vec::new();
-        while let Ok(line) = self.lines.recv_timeout(quiet) {
-            found.extend(line.trim_start().strip_prefix(begin).map(|rest| rest.trim().to_owned()));
+        while last.elapsed() < quiet && start.elapsed() < LIMIT {
+            match self.lines.recv_timeout(quiet.saturating_sub(last.elapsed())) {
+                Ok(line) => {
+                    if let Some(rest) = line.trim().strip_prefix(begin) {
+                        found.push(rest.to_owned());
+                        last = Instant::now();
+                    }
+                }
+                Err(_) => break,
+            }
         }
         found
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
     }
 
     /// Kills it as a power failure would (kill -9).
@@ -214,6 +267,78 @@ impl Ran {
     pub fn said(&self, begin: &str) -> Vec<&str> {
         let lines = self.lines.iter().map(|line| line.trim());
         lines.filter_map(|line| line.strip_prefix(begin)).map(str::trim).collect()
+    }
+}
+
+/// A database for one check.
+pub struct Database {
+    url: String,
+    name: String,
+}
+
+impl Database {
+    async fn create() -> Result<Self> {
+        let url = mysql_url()?;
+        let name = format!("test_check_{}", process::id());
+        let mut connection = Conn::from_url(&url).await?;
+        connection.query_drop(format!("DROP DATABASE IF EXISTS {name}")).await?;
+        connection.query_drop(format!("CREATE DATABASE {name}")).await?;
+        connection.disconnect().await?;
+        let (server, _) = url.rsplit_once('/').context("MYSQL_URL names no database")?;
+        let url = format!("{server}/{name}");
+        Ok(Self { url, name })
+    }
+
+    pub async fn connect(&self) -> Result<Conn> {
+        Ok(Conn::from_url(&self.url).await?)
+    }
+
+    pub async fn run(&self, statements: &[&str]) -> Result<()> {
+        let mut connection = self.connect().await?;
+        for statement in statements {
+            connection.query_drop(*statement).await?;
+        }
+        connection.disconnect().await?;
+        Ok(())
+    }
+
+    /// The number that a query gives; 0, if it gives none.
+    pub async fn number(&self, query: &str) -> Result<u64> {
+        let mut connection = self.connect().await?;
+        let number = connection.query_first(query).await?;
+        connection.disconnect().await?;
+        Ok(number.unwrap_or(0))
+    }
+
+    /// Waits until another connection to this database is in a statement that names this table: it
+    /// waits for a lock of ours. Not for ever: the program may go another way.
+    pub async fn wait_for_statement(&self, table: &str) -> Result<()> {
+        let query = format!(
+            "SELECT COUNT(*) FROM information_schema.processlist
+             WHERE db = '{}' AND id <> CONNECTION_ID() AND info LIKE '%{table}%'",
+            self.name
+        );
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(3) && self.number(&query).await? == 0 {
+            sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    /// Cuts all other connections to this database, but that which holds our lock.
+    pub async fn cut(&self, but: u32) -> Result<()> {
+        let query = format!(
+            "SELECT id FROM information_schema.processlist
+             WHERE db = '{}' AND id NOT IN (CONNECTION_ID(), {but})",
+            self.name
+        );
+        let mut connection = self.connect().await?;
+        let ids: Vec<u32> = connection.query(query).await?;
+        for id in ids {
+            let _ = connection.query_drop(format!("KILL {id}")).await; // it may be gone already
+        }
+        connection.disconnect().await?;
+        Ok(())
     }
 }
 

@@ -1,3 +1,6 @@
+//! Hint: With `no_ack: true` the broker forgets a message when it has sent it. Without, it waits
+//! for `delivery.ack(...)`: where does that belong?
+//!
 //! Why: with automatic acknowledgement (`no_ack`) the broker forgets a message as soon as it has
 //! sent it. Those that were on their way to a program that dies are lost.
 

@@ -1,3 +1,6 @@
+//! Hint: `basic_publish(...).await?` gives a `PublisherConfirm`. Await it, too, and look at which
+//! `Confirmation` comes: only `Ack(None)` means that the broker has the message.
+//!
 //! Why: `basic_publish` is done when the message is on its way. Whether the broker has it, the
 //! confirm says: an acknowledgement, or a `nack` if the broker refuses the message.
 

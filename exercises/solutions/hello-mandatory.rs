@@ -1,3 +1,6 @@
+//! Hint: An exchange drops what no queue takes, unless `BasicPublishOptions` has `mandatory: true`.
+//! Then the message comes back in `Confirmation::Ack(Some(_))`.
+//!
 //! Why: the default exchange drops a message whose routing key is the name of no queue, and
 //! confirms it all the same. With `mandatory` it sends the message back, and the confirm holds it.
 

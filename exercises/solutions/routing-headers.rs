@@ -1,3 +1,5 @@
+//! Hint: `x-match` is `any` or `all`.
+//!
 //! Why: `x-match` says whether all headers of the binding must be there (`all`), or whether one is
 //! enough (`any`).
 

@@ -1,3 +1,5 @@
+//! Hint: A queue may have many bindings: one `queue_bind` for each severity.
+//!
 //! Why: a queue may have any number of bindings, and gets what one of them asks for. A binding key
 //! of a direct exchange is compared as a whole, so each severity needs a binding.
 

@@ -1,3 +1,6 @@
+//! Hint: Which line is the last one that a dying worker must have reached, so that the task is
+//! done?
+//!
 //! Why: an acknowledgement is the end of a task: the broker forgets it. A worker that dies between
 //! the acknowledgement and the end of the work takes the task with it.
 

@@ -1,3 +1,6 @@
+//! Hint: `channel.basic_qos(...)` limits how many tasks the broker sends before it gets an
+//! acknowledgement. It holds for the consumers that begin after it.
+//!
 //! Why: without a prefetch the broker sends all tasks at once to whoever is there. It must be set
 //! before `basic_consume`: it holds for the consumers that begin after it.
 

@@ -1,3 +1,6 @@
+//! Hint: Look at what is done with the task when `stop` is cancelled. `task.nack(...)` with
+//! `requeue: true` gives it back.
+//!
 //! Why: Ctrl-C ends a worker, not its task. The task in hand was not done, so nobody may
 //! acknowledge it. `nack` with `requeue` gives it back at once; a connection that closes does so,
 //! too.

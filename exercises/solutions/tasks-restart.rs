@@ -1,3 +1,6 @@
+//! Hint: A durable queue is still there after a restart. Its messages have a property of their own:
+//! `with_delivery_mode`.
+//!
 //! Why: a durable queue outlives a restart of the broker, but not its messages: a classic queue
 //! keeps those alone whose delivery mode is 2. (A quorum queue stores every message.)
 

@@ -26,68 +26,37 @@ const LOOK: Duration = Duration::from_millis(200);
 /// How often a check begins again, in all, because the broker has not done its part.
 const AGAIN: usize = 5;
 
-/// A program with a hole.
-pub struct Exercise {
-    pub name: &'static str,
-    hint: &'static str,
-}
-
-const fn exercise(name: &'static str, hint: &'static str) -> Exercise {
-    Exercise { name, hint }
-}
+/// A program with a hole: its name, which is that of its files.
+pub struct Exercise(pub &'static str);
 
 /// All of them, in the order of the lessons.
-pub const EXERCISES: [Exercise; 12] = [
-    exercise(
-        "hello-confirm",
-        "`basic_publish(...).await?` gives a `PublisherConfirm`. Await it, too, and look at which \
-         `Confirmation` comes: only `Ack(None)` means that the broker has the message.",
-    ),
-    exercise(
-        "hello-mandatory",
-        "An exchange drops what no queue takes, unless `BasicPublishOptions` has `mandatory: \
-         true`. Then the message comes back in `Confirmation::Ack(Some(_))`.",
-    ),
-    exercise(
-        "hello-acknowledge",
-        "With `no_ack: true` the broker forgets a message when it has sent it. Without, it waits \
-         for `delivery.ack(...)`: where does that belong?",
-    ),
-    exercise(
-        "tasks-after-work",
-        "Which line is the last one that a dying worker must have reached, so that the task is \
-         done?",
-    ),
-    exercise(
-        "tasks-prefetch",
-        "`channel.basic_qos(...)` limits how many tasks the broker sends before it gets an \
-         acknowledgement. It holds for the consumers that begin after it.",
-    ),
-    exercise(
-        "tasks-put-back",
-        "Look at what is done with the task when `stop` is cancelled. `task.nack(...)` with \
-         `requeue: true` gives it back.",
-    ),
-    exercise(
-        "tasks-restart",
-        "A durable queue is still there after a restart. Its messages have a property of their \
-         own: `with_delivery_mode`.",
-    ),
-    exercise(
-        "logs-own-queue",
-        "Both receivers consume from one queue. Declare one without a name (`\"\"`), exclusive: \
-         `queue.name()` is the name that the broker has given it.",
-    ),
-    exercise(
-        "logs-ready",
-        "In which line can the first message arrive? What says that it waits belongs behind it.",
-    ),
-    exercise(
-        "routing-severities",
-        "A queue may have many bindings: one `queue_bind` for each severity.",
-    ),
-    exercise("routing-pattern", "`*` is exactly one word. What stands for any number of words?"),
-    exercise("routing-headers", "`x-match` is `any` or `all`."),
+pub const EXERCISES: [Exercise; 26] = [
+    Exercise("hello-confirm"),
+    Exercise("hello-mandatory"),
+    Exercise("hello-acknowledge"),
+    Exercise("tasks-after-work"),
+    Exercise("tasks-prefetch"),
+    Exercise("tasks-put-back"),
+    Exercise("tasks-restart"),
+    Exercise("logs-own-queue"),
+    Exercise("logs-ready"),
+    Exercise("routing-severities"),
+    Exercise("routing-pattern"),
+    Exercise("routing-headers"),
+    Exercise("orders-twice"),
+    Exercise("orders-commit"),
+    Exercise("orders-poison"),
+    Exercise("products-outbox"),
+    Exercise("products-inbox"),
+    Exercise("jobs-attempts"),
+    Exercise("jobs-safe"),
+    Exercise("jobs-pause"),
+    Exercise("rpc-correlate"),
+    Exercise("rpc-deadline"),
+    Exercise("stream-from"),
+    Exercise("stream-offset"),
+    Exercise("steady-again"),
+    Exercise("steady-addresses"),
 ];
 
 impl Exercise {
@@ -98,7 +67,7 @@ impl Exercise {
 
     /// Its file among those of a kind: `tasks`, `solutions`.
     pub fn in_folder(&self, kind: &str) -> PathBuf {
-        root().join("exercises").join(kind).join(format!("{}.rs", self.name))
+        root().join("exercises").join(kind).join(format!("{}.rs", self.0))
     }
 
     /// What its file says at the top: the title, and what is wanted.
@@ -108,6 +77,21 @@ impl Exercise {
         let lines: Vec<&str> = lines.map(str::trim).collect();
         let (title, rest) = lines.split_first().context("a task without a header")?;
         Ok(((*title).to_owned(), rest.join("\n").trim().to_owned()))
+    }
+
+    /// What its solution says at the top: a hint.
+    fn hint(&self) -> Result<String> {
+        let text = read(&self.in_folder("solutions"))?;
+        let hint = text.lines().map_while(|line| line.strip_prefix("//! "));
+        Ok(hint.collect::<Vec<_>>().join("\n"))
+    }
+
+    /// The servers that its check needs.
+    pub fn services(&self) -> &'static [Service] {
+        match self.0.split_once('-') {
+            Some(("orders" | "products", _)) => &Service::ALL,
+            _ => &[Service::Rabbitmq],
+        }
     }
 
     /// Gives the reader a file to work on, if there is none.
@@ -124,14 +108,14 @@ impl Exercise {
     }
 
     fn path(&self) -> String {
-        format!("exercises/src/bin/{}.rs", self.name)
+        format!("exercises/src/bin/{}.rs", self.0)
     }
 
     /// What to do, for a reader who has not begun.
     fn tell(&self) -> Result<()> {
         self.hand_out()?;
         let (title, wanted) = self.header()?;
-        println!("\n{}: {title}\nIts file: {}\n\n{wanted}\n", self.name, self.path());
+        println!("\n{}: {title}\nIts file: {}\n\n{wanted}\n", self.0, self.path());
         Ok(())
     }
 
@@ -139,7 +123,7 @@ impl Exercise {
     fn build(&self) -> Result<bool> {
         let mut build = cargo();
         build.current_dir(root()).args(["build", "--quiet", "--package", "exercises"]);
-        build.args(["--bin", "check-exercise", "--bin", self.name]);
+        build.args(["--bin", "check-exercise", "--bin", self.0]);
         Ok(build.status()?.success())
     }
 
@@ -147,11 +131,12 @@ impl Exercise {
     fn check(&self, instance: &Instance) -> Result<bool> {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let url = instance.create_vhost(&format!("{}-{number}", self.name))?;
+        let url = instance.create_vhost(&format!("{}-{number}", self.0))?;
         let programs = env::current_exe()?;
         let mut check = Command::new(programs.with_file_name("check-exercise"));
-        check.arg(self.name).arg(programs.with_file_name(self.name));
-        check.env("AMQP_URL", url).env("LAB", &programs).env(INSTANCE, &instance.folder);
+        check.arg(self.0).arg(programs.with_file_name(self.0));
+        check.env("AMQP_URL", url).env("MYSQL_URL", instance.mysql_url());
+        check.env("LAB", &programs).env(INSTANCE, &instance.folder);
         check.env("RUST_BACKTRACE", "0");
         let output = check.output().context("cannot start check-exercise")?;
         let said = [output.stdout, output.stderr].concat();
@@ -164,9 +149,9 @@ impl Exercise {
             Some(2) if number < AGAIN => return self.check(instance),
             _ => bail!("the check has failed: {said}"),
         };
-        println!("{sign} {}, {verdict}\n    {said}", self.name);
+        println!("{sign} {}, {verdict}\n    {said}", self.0);
         if !output.status.success() {
-            println!("    `cargo lab exercise --hint {}` helps.", self.name);
+            println!("    `cargo lab exercise --hint {}` helps.", self.0);
         }
         Ok(output.status.success())
     }
@@ -187,8 +172,8 @@ fn done() -> Vec<String> {
 
 fn mark(exercise: &Exercise, is_done: bool) -> Result<()> {
     let mut names = done();
-    names.retain(|name| name != exercise.name);
-    names.extend(is_done.then(|| exercise.name.to_owned()));
+    names.retain(|name| name != exercise.0);
+    names.extend(is_done.then(|| exercise.0.to_owned()));
     let text: String = names.iter().map(|name| format!("{name}\n")).collect();
     fs::write(done_file(), text).context("cannot write exercises/done")
 }
@@ -196,7 +181,7 @@ fn mark(exercise: &Exercise, is_done: bool) -> Result<()> {
 /// The first that is not done.
 fn next() -> Option<&'static Exercise> {
     let done = done();
-    EXERCISES.iter().find(|exercise| !done.iter().any(|name| name == exercise.name))
+    EXERCISES.iter().find(|exercise| !done.iter().any(|name| name == exercise.0))
 }
 
 fn all_done() {
@@ -208,19 +193,19 @@ fn find(name: Option<&str>) -> Result<Option<&'static Exercise>> {
     let Some(name) = name.filter(|name| *name != "next") else {
         return Ok(next());
     };
-    let found = EXERCISES.iter().find(|exercise| exercise.name == name);
-    let known = || EXERCISES.map(|exercise| exercise.name).join(", ");
+    let found = EXERCISES.iter().find(|exercise| exercise.0 == name);
+    let known = || EXERCISES.map(|exercise| exercise.0).join(", ");
     found.map(Some).with_context(|| format!("there is no exercise `{name}`; there are {}", known()))
 }
 
 /// Shows which are done, and the next one.
 pub fn show() -> Result<()> {
     let done = done();
-    let width = EXERCISES.iter().map(|exercise| exercise.name.len()).max().unwrap_or_default();
+    let width = EXERCISES.iter().map(|exercise| exercise.0.len()).max().unwrap_or_default();
     for exercise in &EXERCISES {
-        let is_done = done.iter().any(|name| name == exercise.name);
+        let is_done = done.iter().any(|name| name == exercise.0);
         let (sign, (title, _)) = (if is_done { 'x' } else { ' ' }, exercise.header()?);
-        println!("[{sign}] {:width$}  {title}", exercise.name);
+        println!("[{sign}] {:width$}  {title}", exercise.0);
     }
     let Some(next) = next() else {
         println!();
@@ -238,7 +223,7 @@ pub fn show() -> Result<()> {
 /// Shows a hint.
 pub fn hint(name: Option<&str>) -> Result<()> {
     match find(name)? {
-        Some(exercise) => println!("{}: {}", exercise.name, exercise.hint),
+        Some(exercise) => println!("{}\n{}", exercise.0, exercise.hint()?),
         None => all_done(),
     }
     Ok(())
@@ -266,14 +251,14 @@ pub fn reset(name: Option<&str>) -> Result<()> {
     }
     exercise.hand_out()?;
     mark(exercise, false)?;
-    println!("{} is as it was. What you had is in {}.old", exercise.name, exercise.path());
+    println!("{} is as it was. What you had is in {}.old", exercise.0, exercise.path());
     Ok(())
 }
 
-fn servers() -> Result<(Instance, &'static Guard)> {
+fn servers(exercise: &Exercise) -> Result<(Instance, &'static Guard)> {
     let needs = Needs {
         backend: Backend::choose,
-        services: &[Service::Rabbitmq],
+        services: exercise.services(),
         packages: &[],
         what: "the exercise",
     };
@@ -290,7 +275,7 @@ pub fn check(name: Option<&str>) -> Result<ExitCode> {
     if !exercise.build()? {
         bail!("{} does not compile", exercise.path());
     }
-    let (instance, _guard) = servers()?;
+    let (instance, _guard) = servers(exercise)?;
     if !exercise.check(&instance)? {
         return Ok(ExitCode::FAILURE);
     }
@@ -307,15 +292,17 @@ pub fn watch() -> Result<()> {
     let mut begun = None;
     let mut told = "";
     while let Some(exercise) = next() {
-        if mem::replace(&mut told, exercise.name) != exercise.name {
+        if mem::replace(&mut told, exercise.0) != exercise.0 {
             exercise.tell()?;
         }
         let text = fs::read(exercise.file()).unwrap_or_default();
         if exercise.build()? {
             let (instance, _guard) = match &begun {
                 Some(servers) => servers,
-                None => begun.insert(servers()?),
+                None => begun.insert(servers(exercise)?),
             };
+            let missing = exercise.services().iter().filter(|part| !instance.is_running(**part));
+            instance.start(&missing.copied().collect::<Vec<_>>(), &Tasks::default())?;
             if exercise.check(instance)? {
                 mark(exercise, true)?;
                 continue;

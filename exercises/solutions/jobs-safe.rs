@@ -1,0 +1,58 @@
+//! Hint: `basic_publish(...).await?` is done before the broker has the job. What says that it has
+//! it?
+//!
+//! Why: between the two queues the job must never be in none of them. The broker says with its
+//! confirm that the other queue has the job; then, and only then, it is acknowledged.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, bail, ensure};
+use common::{CancellationToken, Ended, printable, say, supervise};
+use futures_lite::StreamExt;
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
+    ConfirmSelectOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Confirmation, Connection};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    common::exit(supervise(env!("CARGO_BIN_NAME"), do_jobs).await)
+}
+
+/// The payment service is out today.
+async fn pay() -> anyhow::Result<()> {
+    bail!("the payment service does not answer")
+}
+
+async fn do_jobs(connection: &Connection, stop: &CancellationToken) -> anyhow::Result<()> {
+    let channel = connection.create_channel().await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    channel.basic_qos(1, BasicQosOptions::default()).await?;
+    let (options, table) = (BasicConsumeOptions::default(), FieldTable::default());
+    let mut jobs = channel.basic_consume("jobs".into(), "".into(), options, table).await?;
+    say!(" [*] Waiting")?;
+
+    loop {
+        let job = tokio::select! {
+            job = jobs.next() => job.context(Ended("jobs"))??,
+            () = stop.cancelled() => return Ok(()),
+        };
+        say!(" [x] Received {}", printable(&job.data))?;
+        if pay().await.is_err() {
+            publish(&channel, "jobs.retry", &job.data).await?;
+        }
+        job.ack(BasicAckOptions::default()).await?;
+    }
+}
+
+/// Publishes a job to another queue.
+async fn publish(channel: &Channel, queue: &str, job: &[u8]) -> anyhow::Result<()> {
+    let properties = BasicProperties::default().with_delivery_mode(2);
+    let mandatory = BasicPublishOptions { mandatory: true, ..Default::default() };
+    let confirm =
+        channel.basic_publish("".into(), queue.into(), mandatory, job, properties).await?;
+    ensure!(matches!(confirm.await?, Confirmation::Ack(None)), "`{queue}` has not taken a job");
+    Ok(())
+}

@@ -1,0 +1,42 @@
+//! Lesson 8: an answer that does not come
+//!
+//! This program asks for a Fibonacci number at `rpc_queue`, and says `[.] fib(...) = ...`.
+//!
+//! Wanted: if there is no answer within three seconds, it ends with an error.
+//!
+//! The check: it is run without a server, and then with one that answers after half a second.
+//!
+//! Help: 08-rpc/README.md, "Deadlines".
+
+use std::env;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use common::{once, printable, say};
+use futures_lite::StreamExt;
+use lapin::options::{BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    common::exit(once(env!("CARGO_BIN_NAME"), call).await)
+}
+
+async fn call(channel: &Channel) -> anyhow::Result<()> {
+    let number = env::args().nth(1).context("usage: rpc-deadline NUMBER")?;
+    let exclusive = QueueDeclareOptions { exclusive: true, ..Default::default() };
+    let replies = channel.queue_declare("".into(), exclusive, FieldTable::default()).await?;
+    let reply_to = replies.name().clone();
+    let no_ack = BasicConsumeOptions { no_ack: true, ..Default::default() };
+    let table = FieldTable::default();
+    let mut answers = channel.basic_consume(reply_to.clone(), "".into(), no_ack, table).await?;
+
+    let properties =
+        BasicProperties::default().with_reply_to(reply_to).with_correlation_id("1".into());
+    let (options, body) = (BasicPublishOptions::default(), number.as_bytes());
+    channel.basic_publish("".into(), "rpc_queue".into(), options, body, properties).await?;
+
+    let answer = answers.next().await.context("the reply queue is gone")??;
+    say!(" [.] fib({number}) = {}", printable(&answer.data))
+}

@@ -1,0 +1,71 @@
+//! Lesson 9: go on where you were
+//!
+//! This program reads the events of the stream `events`. It says `[x] Received ...`, works for a
+//! tenth of a second, and says `[x] Done ...`. In a file, its argument, it keeps the offset of the
+//! next event.
+//!
+//! Wanted: when it dies, the next one goes on where it was: each event is done, and it does not
+//! begin again from the start.
+//!
+//! The check: twelve events. The program is killed (-9) in the middle of the sixth, and started
+//! again with the same file. What was done is counted.
+//!
+//! Help: 09-streams/README.md, "Remember the offset".
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use common::{CancellationToken, Ended, printable, say, supervise};
+use futures_lite::StreamExt;
+use lapin::Connection;
+use lapin::message::Delivery;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use tokio::time::sleep;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    common::exit(supervise(env!("CARGO_BIN_NAME"), read).await)
+}
+
+async fn read(connection: &Connection, stop: &CancellationToken) -> anyhow::Result<()> {
+    let file: PathBuf = std::env::args_os().nth(1).context("usage: stream-offset FILE")?.into();
+    let next: i64 = match fs::read_to_string(&file) {
+        Ok(text) => text.parse()?,
+        Err(_) => 0, // the first time
+    };
+    let channel = connection.create_channel().await?;
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("stream".into()));
+    channel.queue_declare("events".into(), QueueDeclareOptions::durable(), arguments).await?;
+    channel.basic_qos(100, BasicQosOptions::default()).await?;
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-stream-offset".into(), AMQPValue::LongLongInt(next));
+    let options = BasicConsumeOptions::default();
+    let mut events = channel.basic_consume("events".into(), "".into(), options, arguments).await?;
+    say!(" [*] Waiting")?;
+
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event.context(Ended("events"))??,
+            () = stop.cancelled() => return Ok(()),
+        };
+        fs::write(&file, (offset(&event)? + 1).to_string())?;
+        say!(" [x] Received {}", printable(&event.data))?;
+        sleep(Duration::from_millis(100)).await; // this is the work
+        say!(" [x] Done {}", printable(&event.data))?;
+        event.ack(BasicAckOptions::default()).await?;
+    }
+}
+
+/// RabbitMQ sends the offset of each event in a header.
+fn offset(event: &Delivery) -> anyhow::Result<i64> {
+    let headers = event.properties.headers().as_ref();
+    match headers.and_then(|headers| headers.inner().get("x-stream-offset")) {
+        Some(AMQPValue::LongLongInt(offset)) => Ok(*offset),
+        _ => bail!("an event without an offset"),
+    }
+}
