@@ -4,8 +4,8 @@
 //!     check-exercise NAME PROGRAM
 //!
 //! `AMQP_URL` names a virtual host for this check alone, and `LAB` the lab's own program, which can
-//! restart the broker. The exit code is 0 if the program does what is wanted, 1 if it does not, and 2
-//! if the check cannot say: the broker has not done what it was asked to.
+//! restart the broker. The exit code is 0 if the program does what is wanted, 1 if it does not, and
+//! 2 if the check cannot say: a server has not done what it was asked to.
 
 mod cluster;
 mod hello;

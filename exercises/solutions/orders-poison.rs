@@ -3,8 +3,8 @@
 //! `mysql_async::Error::Server`.
 //!
 //! Why: what can never be stored must not be tried for ever: it goes to the dead letters, with
-//! `requeue: false`. Only an error that is the order's own fault says so; at any other one the order
-//! stays, because it can be stored later.
+//! `requeue: false`. Only an error that is the order's own fault says so; at any other one the
+//! order stays, because it can be stored later.
 
 use std::process::ExitCode;
 use std::str;

@@ -2,8 +2,8 @@
 //! table have it once only: a primary key. `ON DUPLICATE KEY UPDATE` makes the second insert change
 //! nothing.
 //!
-//! Why: a broker delivers at least once, so an order may come twice. Its message id is the same each
-//! time. As the primary key of the table it lets MySQL find the second one.
+//! Why: a broker delivers at least once, so an order may come twice. Its message id is the same
+//! each time. As the primary key of the table it lets MySQL find the second one.
 
 use std::process::ExitCode;
 use std::str;

@@ -1,7 +1,7 @@
 //! Hint: `*` is exactly one word. What stands for any number of words?
 //!
-//! Why: in a pattern, `*` stands for exactly one word and `#` for any number of words, none included.
-//! What comes behind `order` may be one word, two, or none.
+//! Why: in a pattern, `*` stands for exactly one word and `#` for any number of words, none
+//! included. What comes behind `order` may be one word, two, or none.
 
 use std::process::ExitCode;
 

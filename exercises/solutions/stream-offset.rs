@@ -1,7 +1,7 @@
 //! Hint: A stored offset means: all before it is done. When is that true?
 //!
-//! Why: a stored offset says what is done. Stored before the work, it makes the next reader skip the
-//! event in which this one has died. Stored after it, that event is read twice.
+//! Why: a stored offset says what is done. Stored before the work, it makes the next reader skip
+//! the event in which this one has died. Stored after it, that event is read twice.
 
 use std::fs;
 use std::path::PathBuf;

@@ -6,6 +6,7 @@ use std::process::Stdio;
 use anyhow::{Context, Result, ensure};
 
 use crate::progress::Tasks;
+use crate::say;
 use crate::servers::{Instance, Server, Service};
 use crate::up::{Place, mysql_client, ours};
 
@@ -38,7 +39,7 @@ pub fn restart(server: Server, kill: bool) -> Result<()> {
     let (ours, service) = ours_running(server)?;
     stop_ours(&ours, service, kill)?;
     ours.start(&[service], &Tasks::quiet())?;
-    println!("{} {} and started it again", how(kill), ours.name(service));
+    say!("{} {} and started it again", how(kill), ours.name(service));
     Ok(())
 }
 
@@ -55,7 +56,7 @@ fn how(kill: bool) -> &'static str {
 pub fn stop(server: Server, kill: bool) -> Result<()> {
     let (ours, service) = ours_running(server)?;
     stop_ours(&ours, service, kill)?;
-    println!("{} {}", how(kill), ours.name(service));
+    say!("{} {}", how(kill), ours.name(service));
     Ok(())
 }
 
@@ -64,11 +65,11 @@ pub fn start(server: Server) -> Result<()> {
     let (ours, service) = ours_named(server)?;
     let name = ours.name(service);
     if !ours.is_cluster() && ours.is_running(service) {
-        println!("{name} runs already");
+        say!("{name} runs already");
         return Ok(());
     }
     ours.start(&[service], &Tasks::quiet())?;
-    println!("Started {name}");
+    say!("Started {name}");
     Ok(())
 }
 
@@ -79,7 +80,7 @@ pub fn pause(server: Server, pause: bool) -> Result<()> {
         true => ours.pause(service)?,
         false => ours.resume(service)?,
     }
-    println!("{} {}", if pause { "Paused" } else { "Resumed" }, ours.name(service));
+    say!("{} {}", if pause { "Paused" } else { "Resumed" }, ours.name(service));
     Ok(())
 }
 

@@ -18,6 +18,7 @@ use crate::play::INSTANCE;
 use crate::process::cargo;
 use crate::progress::Tasks;
 use crate::root;
+use crate::say;
 use crate::servers::{Backend, Instance, Service};
 
 /// How often we look whether a file was saved.
@@ -79,11 +80,12 @@ impl Exercise {
         Ok(((*title).to_owned(), rest.join("\n").trim().to_owned()))
     }
 
-    /// What its solution says at the top: a hint.
-    fn hint(&self) -> Result<String> {
+    /// What its solution says at the top: a hint, and why it is a solution.
+    fn help(&self) -> Result<(String, String)> {
         let text = read(&self.in_folder("solutions"))?;
-        let hint = text.lines().map_while(|line| line.strip_prefix("//! "));
-        Ok(hint.collect::<Vec<_>>().join("\n"))
+        let mut lines = text.lines().map_while(|line| line.strip_prefix("//!")).map(str::trim);
+        let hint: Vec<&str> = lines.by_ref().take_while(|line| !line.is_empty()).collect();
+        Ok((hint.join("\n"), lines.collect::<Vec<_>>().join("\n")))
     }
 
     /// The servers that its check needs.
@@ -115,7 +117,7 @@ impl Exercise {
     fn tell(&self) -> Result<()> {
         self.hand_out()?;
         let (title, wanted) = self.header()?;
-        println!("\n{}: {title}\nIts file: {}\n\n{wanted}\n", self.0, self.path());
+        say!("\n{}: {title}\nIts file: {}\n\n{wanted}\n", self.0, self.path());
         Ok(())
     }
 
@@ -149,9 +151,10 @@ impl Exercise {
             Some(2) if number < AGAIN => return self.check(instance),
             _ => bail!("the check has failed: {said}"),
         };
-        println!("{sign} {}, {verdict}\n    {said}", self.0);
-        if !output.status.success() {
-            println!("    `cargo lab exercise --hint {}` helps.", self.0);
+        say!("{sign} {}, {verdict}\n    {said}", self.0);
+        match output.status.success() {
+            true => say!("\n{}", self.help()?.1),
+            false => say!("    `cargo lab exercise --hint {}` helps.", self.0),
         }
         Ok(output.status.success())
     }
@@ -185,7 +188,7 @@ fn next() -> Option<&'static Exercise> {
 }
 
 fn all_done() {
-    println!("All {} exercises are done.", EXERCISES.len());
+    say!("All {} exercises are done.", EXERCISES.len());
 }
 
 /// The exercise of this name. `next`, or no name: the first that is not done.
@@ -205,15 +208,15 @@ pub fn show() -> Result<()> {
     for exercise in &EXERCISES {
         let is_done = done.iter().any(|name| name == exercise.0);
         let (sign, (title, _)) = (if is_done { 'x' } else { ' ' }, exercise.header()?);
-        println!("[{sign}] {:width$}  {title}", exercise.0);
+        say!("[{sign}] {:width$}  {title}", exercise.0);
     }
     let Some(next) = next() else {
-        println!();
+        say!("");
         all_done();
         return Ok(());
     };
     next.tell()?;
-    println!(
+    say!(
         "Change the file, and check it with `cargo lab exercise next`; or let it be checked\n\
          whenever you save it, with `cargo lab exercise --watch`. `--hint` helps."
     );
@@ -223,7 +226,7 @@ pub fn show() -> Result<()> {
 /// Shows a hint.
 pub fn hint(name: Option<&str>) -> Result<()> {
     match find(name)? {
-        Some(exercise) => println!("{}\n{}", exercise.0, exercise.hint()?),
+        Some(exercise) => say!("{}\n{}", exercise.0, exercise.help()?.0),
         None => all_done(),
     }
     Ok(())
@@ -232,7 +235,7 @@ pub fn hint(name: Option<&str>) -> Result<()> {
 /// Shows a solution.
 pub fn solution(name: Option<&str>) -> Result<()> {
     match find(name)? {
-        Some(exercise) => print!("{}", read(&exercise.in_folder("solutions"))?),
+        Some(exercise) => say!("{}", read(&exercise.in_folder("solutions"))?.trim_end()),
         None => all_done(),
     }
     Ok(())
@@ -251,7 +254,7 @@ pub fn reset(name: Option<&str>) -> Result<()> {
     }
     exercise.hand_out()?;
     mark(exercise, false)?;
-    println!("{} is as it was. What you had is in {}.old", exercise.0, exercise.path());
+    say!("{} is as it was. What you had is in {}.old", exercise.0, exercise.path());
     Ok(())
 }
 
@@ -309,7 +312,7 @@ pub fn watch() -> Result<()> {
             }
         }
         let end = if stdout().is_terminal() { " Ctrl-C ends this." } else { "" };
-        println!("Waiting until {} is saved ...{end}", exercise.path());
+        say!("Waiting until {} is saved ...{end}", exercise.path());
         while fs::read(exercise.file()).unwrap_or_else(|_| text.clone()) == text {
             thread::sleep(LOOK);
         }

@@ -16,6 +16,7 @@ use crate::play::{self, INSTANCE, Shown};
 use crate::process::{cargo, run};
 use crate::progress::Tasks;
 use crate::readme::Readme;
+use crate::say;
 use crate::servers::probe::Answer;
 use crate::servers::{Backend, Instance, Service};
 use crate::{LEFT_OUT, find_lessons, root, signals};
@@ -79,16 +80,14 @@ pub fn play(lessons: &[String]) -> Result<()> {
     };
     let (mut instance, guard) = set_up(&tasks, &needs, builds)?;
 
-    println!(
-        "\nThe pages name the default ports: below, these stand for the ports of these servers."
-    );
+    say!("\nThe pages name the default ports: below, these stand for the ports of these servers.");
     let colour = std::io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none();
     for folder in &folders {
         let readme = Readme::read(&folder.join("README.md"))?;
         instance = play::servers(&readme, &instance, &tasks)?;
         play_live(&readme, &instance, guard, colour)?;
     }
-    println!("\nEvery line came as the README says.");
+    say!("\nEvery line came as the README says.");
     Ok(())
 }
 
@@ -102,13 +101,13 @@ fn play_live(readme: &Readme, instance: &Instance, guard: &Guard, colour: bool) 
     }
     let width = terminals.iter().map(|name| name.len()).max().unwrap_or_default();
     let mut show = |shown: Shown| match shown {
-        Shown::Heading(title) if colour => println!("\n\x1b[1m{title}\x1b[0m"),
-        Shown::Heading(title) => println!("\n{title}"),
+        Shown::Heading(title) if colour => say!("\n\x1b[1m{title}\x1b[0m"),
+        Shown::Heading(title) => say!("\n{title}"),
         Shown::Line { terminal, text } => {
             let index = terminals.iter().position(|name| *name == terminal).unwrap_or_default();
             match colour {
-                true => println!("\x1b[{}m{terminal:>width$} |\x1b[0m {text}", 32 + index % 5),
-                false => println!("{terminal:>width$} | {text}"),
+                true => say!("\x1b[{}m{terminal:>width$} |\x1b[0m {text}", 32 + index % 5),
+                false => say!("{terminal:>width$} | {text}"),
             }
         }
     };
@@ -142,13 +141,13 @@ pub fn test(arguments: &[String]) -> Result<ExitCode> {
     )?;
     let count = left_out.len() as u32;
     for what in left_out {
-        println!("{LEFT_OUT}{what}");
+        say!("{LEFT_OUT}{what}");
     }
     let versions = Service::ALL.map(|service| match instance.probe(service) {
         Answer::Server(name) => name,
         _ => service.name().to_owned(),
     });
-    println!(
+    say!(
         "{}{}: {} tests passed, {failed} failed, {count} left out, {} s",
         versions.join(" and "),
         if instance.backend == Backend::Docker { " with Docker" } else { "" },
@@ -228,7 +227,7 @@ fn run_cargo(
     let stdout = cargo.stdout.take().context("cargo has no output")?;
     for line in BufReader::new(stdout).lines() {
         let line = line?;
-        println!("{line}");
+        say!("{line}");
         heard(&line);
     }
     let status = cargo.wait()?;

@@ -1,6 +1,8 @@
 //! Everything around the lessons: it starts the servers, plays and tests the READMEs. No lesson
 //! depends on it; it drives the lessons from outside, as a reader does.
 
+#![warn(clippy::print_stdout)] // say!
+
 pub mod amqp;
 pub mod bench;
 pub mod control;

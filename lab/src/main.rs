@@ -12,7 +12,7 @@ use lab::{control, exercise, guard, jobs, signals, status, up};
 
 /// The lab of the RabbitMQ course: it starts the servers, and plays and tests the lessons.
 ///
-/// `play`, `test`, `bench` and `faults` install what is missing, and say so first.
+/// `play`, `exercise`, `test`, `bench` and `faults` install what is missing, and say so first.
 #[derive(Parser)]
 #[command(bin_name = "cargo lab")]
 struct Args {

@@ -1,10 +1,27 @@
 //! What is being done, for how long already: on a terminal a line each that moves, elsewhere a line
 //! at the beginning, one every ten seconds, and one at the end.
 
+use std::fmt::Arguments;
+use std::io::{Write, stdout};
+use std::process::exit;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+/// Prints a line on standard output. If nobody reads it any more (`cargo lab status | head -1`),
+/// that is the end of this process; what it has started ends, too.
+#[macro_export]
+macro_rules! say {
+    ($($line:tt)*) => { $crate::progress::say(format_args!($($line)*)) };
+}
+
+#[doc(hidden)]
+pub fn say(line: Arguments) {
+    if writeln!(stdout().lock(), "{line}").is_err() {
+        exit(1);
+    }
+}
 
 /// Several things done side by side.
 #[derive(Clone, Default)]

@@ -5,6 +5,7 @@ use std::env;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
+use crate::say;
 use crate::servers::management::Management;
 use crate::servers::probe::Answer;
 use crate::servers::{Instance, Ports, Service};
@@ -20,21 +21,21 @@ pub fn status() -> Result<()> {
     for service in Service::ALL {
         for place in Place::all(service)? {
             match place.find() {
-                Ok(Some(name)) => println!("{}", describe(&place, &name)),
-                answer => println!("{}", missing(&place, answer.err())),
+                Ok(Some(name)) => say!("{}", describe(&place, &name)),
+                answer => say!("{}", missing(&place, answer.err())),
             }
         }
     }
     match queues()? {
         None => {}
-        Some(queues) if queues.is_empty() => println!("No queues"),
+        Some(queues) if queues.is_empty() => say!("No queues"),
         Some(queues) => {
-            println!("{:<30} {:>9} {:>9}", "Queue", "Messages", "Consumers");
+            say!("{:<30} {:>9} {:>9}", "Queue", "Messages", "Consumers");
             let count =
                 |count: Option<u64>| count.map_or("?".to_owned(), |count| count.to_string());
             for queue in queues {
                 let (messages, consumers) = (count(queue.messages), count(queue.consumers));
-                println!("{:<30} {messages:>9} {consumers:>9}", queue.name);
+                say!("{:<30} {messages:>9} {consumers:>9}", queue.name);
             }
         }
     }
@@ -93,7 +94,7 @@ fn queues() -> Result<Option<Vec<Queue>>> {
         {
             Ok(list) => serde_json::from_value(list).context("no list of queues")?,
             Err(error) => {
-                println!("No list of queues: no management page at {page} ({error})");
+                say!("No list of queues: no management page at {page} ({error})");
                 return Ok(None);
             }
         }

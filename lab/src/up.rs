@@ -11,6 +11,7 @@ use crate::install::{self, install};
 use crate::play::INSTANCE;
 use crate::progress::Tasks;
 use crate::root;
+use crate::say;
 use crate::servers::probe::{self, Answer};
 use crate::servers::{Backend, Instance, NODES, Ports, Service};
 use crate::url::Url;
@@ -163,7 +164,7 @@ pub fn up(nodes: Option<usize>, tasks: &Tasks) -> Result<()> {
         }
     }
     if let Some(ours) = ours().filter(|_| wanted) {
-        println!("So that programs find all nodes:\nexport AMQP_URL={}", ours.amqp_url());
+        say!("So that programs find all nodes:\nexport AMQP_URL={}", ours.amqp_url());
     }
     Ok(())
 }
@@ -175,18 +176,18 @@ fn find(service: Service) -> Result<bool> {
     for place in &places {
         match places.len() {
             1 => match place.find()? {
-                Some(name) => println!("{}", describe(place, &name)),
+                Some(name) => say!("{}", describe(place, &name)),
                 None => unanswered.push(place),
             },
             _ => match place.probe() {
                 Answer::Nothing => unanswered.push(place),
-                _ => println!("{}", describe(place, &place.find()?.unwrap_or_default())),
+                _ => say!("{}", describe(place, &place.find()?.unwrap_or_default())),
             },
         }
     }
     if unanswered.len() < places.len() {
         for place in unanswered {
-            println!("Nothing at {}", place.url.address());
+            say!("Nothing at {}", place.url.address());
         }
         return Ok(true);
     }
@@ -257,7 +258,7 @@ pub(crate) fn describe(place: &Place, name: &str) -> String {
 /// Stops what `up` has started in this checkout.
 pub fn down(wipe: bool) -> Result<()> {
     let Some(ours) = ours() else {
-        println!("Nothing to stop: the lab has started no server for this checkout");
+        say!("Nothing to stop: the lab has started no server for this checkout");
         return Ok(());
     };
     let parts = Service::ALL.into_iter().flat_map(|service| {
@@ -266,11 +267,11 @@ pub fn down(wipe: bool) -> Result<()> {
     let running: Vec<_> = parts.filter(|(_, part, service)| part.is_running(*service)).collect();
     ours.stop_all(false)?;
     for (name, ..) in running {
-        println!("Stopped {name}");
+        say!("Stopped {name}");
     }
     if wipe {
         ours.remove()?;
-        println!("Forgot their data");
+        say!("Forgot their data");
     }
     Ok(())
 }

@@ -2,17 +2,17 @@
 //! solution passes, and so do no other mistakes.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{LazyLock, Mutex};
 use std::thread;
+use std::{fs, io};
 
 use lab::exercise::{EXERCISES, Exercise};
 use lab::play::INSTANCE;
 use lab::process::cargo;
-use lab::root;
 use lab::servers::{Instance, Service};
+use lab::{lessons, root};
 use tempfile::TempDir;
 
 use crate::starter::{PROFILE, target};
@@ -374,6 +374,42 @@ fn try_out(case: &Case) -> Vec<String> {
     wrong
 }
 
+/// What is said of names that are wrong, of hints, and to nobody.
+#[test]
+fn what_the_command_says() {
+    let lab = |arguments: &[&str]| {
+        let mut command = Command::new(lab());
+        command.arg("exercise").args(arguments);
+        let (lines, status) = Terminal::start(command).finish();
+        (lines, status.code())
+    };
+    let (lines, code) = lab(&["hello-confrim"]);
+    assert_eq!(code, Some(1));
+    assert!(lines[0].starts_with("Error: there is no exercise `hello-confrim`; there are hello-"));
+    for Exercise(name) in &EXERCISES {
+        let (lines, code) = lab(&["--hint", name]);
+        assert_eq!((lines[0].as_str(), code), (*name, Some(0)));
+        assert!(lines[1].starts_with("Hint: "), "{lines:?}");
+        let (lines, code) = lab(&["--solution", name]);
+        assert!(lines.iter().any(|line| line.starts_with("//! Why: ")), "{name}");
+        assert_eq!(code, Some(0));
+    }
+    assert_eq!(lab(&["--hint", "--solution"]).1, Some(2));
+    assert_eq!(lab(&["--watch", "hello-confirm"]).1, Some(2));
+    assert_eq!(lab(&["--reset"]).1, Some(2));
+
+    // who reads no further (`| head -1`) has not met an error
+    let (reader, writer) = io::pipe().unwrap();
+    drop(reader);
+    let mut command = Command::new(crate::support::lab());
+    command.args(["exercise", "--hint", "hello-confirm"]).stdout(writer).stderr(Stdio::piped());
+    let output = command.spawn().unwrap().wait_with_output().unwrap();
+    assert_eq!(
+        (String::from_utf8_lossy(&output.stderr), output.status.code()),
+        ("".into(), Some(1))
+    );
+}
+
 /// The section of a lesson that each exercise names is there.
 #[test]
 fn the_help_is_there() {
@@ -393,5 +429,10 @@ fn the_help_is_there() {
             sections.entry(page.clone()).or_default().push(section.to_owned());
         }
     }
-    assert!(!sections.is_empty());
+    for folder in lessons().unwrap() {
+        let page = folder.join("README.md");
+        assert!(sections.get(&page).is_some_and(|sections| sections.len() > 1), "{folder:?}");
+        let text = fs::read_to_string(&page).unwrap();
+        assert!(text.contains("[exercises](../exercises/README.md)"), "{folder:?}");
+    }
 }
