@@ -1,7 +1,7 @@
 //! The servers that `up` has started: stopped, started, asked.
 
 use std::io::{self, IsTerminal};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
@@ -9,6 +9,11 @@ use crate::progress::Tasks;
 use crate::say;
 use crate::servers::{Instance, Server, Service};
 use crate::up::{Place, mysql_client, ours};
+use crate::url::Url;
+
+/// Makes the databases of the lessons empty.
+const EMPTY: &str = "DROP DATABASE IF EXISTS test_admin; DROP DATABASE IF EXISTS test_main;
+    DROP DATABASE IF EXISTS test; CREATE DATABASE test";
 
 /// Our own server of this name, or node, whether it runs or not.
 fn ours_named(server: Server) -> Result<(Instance, Service)> {
@@ -84,6 +89,22 @@ pub fn pause(server: Server, pause: bool) -> Result<()> {
     Ok(())
 }
 
+/// Deletes all queues, exchanges, policies and tables, so that a page can be followed again.
+pub fn reset() -> Result<()> {
+    let (ours, service) = ours_running(Server::All(Service::Rabbitmq))?;
+    let management = ours.management();
+    management.delete("vhosts/%2F")?;
+    management.put("vhosts/%2F")?; // who creates it may do everything in it
+    say!("{}: deleted all queues, exchanges and policies", service.name());
+    if ours.is_running(Service::Mysql) {
+        let url = Url::parse(&ours.mysql_url()).context("no address of MySQL")?;
+        let client = ours.mysql(&url).context("there is no client of MySQL on this machine")?;
+        run_mysql(client, EMPTY)?;
+        say!("{}: deleted all tables", Service::Mysql.name());
+    }
+    Ok(())
+}
+
 /// Runs one of RabbitMQ's own command line tools against our RabbitMQ; its exit code. A node may be
 /// named as the lab names it: `-n rabbit2`.
 pub fn rabbitmq_tool(tool: &str, arguments: &[String]) -> Result<i32> {
@@ -112,7 +133,11 @@ pub fn rabbitmq_tool(tool: &str, arguments: &[String]) -> Result<i32> {
 pub fn mysql(statement: &str) -> Result<i32> {
     let url = Place::first(Service::Mysql)?.url;
     let client = mysql_client(&url);
-    let mut client = client.context("there is no `mysql` or `mariadb` client on this machine")?;
+    let client = client.context("there is no `mysql` or `mariadb` client on this machine")?;
+    run_mysql(client, statement)
+}
+
+fn run_mysql(mut client: Command, statement: &str) -> Result<i32> {
     let status = client.args(["-e", statement]).status()?;
     Ok(status.code().unwrap_or(1))
 }

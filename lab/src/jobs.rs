@@ -94,7 +94,7 @@ pub fn play(lessons: &[String]) -> Result<()> {
 /// Each line under the name of its terminal.
 fn play_live(readme: &Readme, instance: &Instance, guard: &Guard, colour: bool) -> Result<()> {
     let mut terminals: Vec<&str> = Vec::new();
-    for step in &readme.steps {
+    for step in readme.steps.iter().filter(|step| !step.curious) {
         if !terminals.contains(&step.terminal.as_str()) {
             terminals.push(&step.terminal);
         }
@@ -111,7 +111,7 @@ fn play_live(readme: &Readme, instance: &Instance, guard: &Guard, colour: bool) 
             }
         }
     };
-    play::play(readme, instance, guard, &mut show)
+    play::play(readme, instance, guard, false, &mut show)
 }
 
 /// Runs the tests. Ends with a line that counts, whatever the tests have printed before.

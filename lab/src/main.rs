@@ -76,7 +76,11 @@ enum Cmd {
         wipe: bool,
     },
     /// Show the servers, and each queue with its messages and consumers
-    Status,
+    Status {
+        /// Show it again each second, until Ctrl-C
+        #[arg(long)]
+        watch: bool,
+    },
     /// Stop a server that `up` has started: `rabbitmq`, `mysql`, or a node, `rabbit2`
     Stop {
         /// Kill it (kill -9) instead of stopping it cleanly
@@ -97,6 +101,8 @@ enum Cmd {
     Pause { server: Server },
     /// Let a server go on that stands still
     Resume { server: Server },
+    /// Delete all queues and tables in the servers that `up` has started, to begin again
+    Reset,
     /// Run RabbitMQ's command line tool for the RabbitMQ that `up` has started
     Rabbitmqctl(Tool),
     /// The same for RabbitMQ's `rabbitmq-queues`
@@ -170,12 +176,14 @@ fn command(command: Cmd) -> Result<ExitCode> {
         Cmd::Faults { minutes, seed, nodes } => return jobs::faults(minutes, seed, nodes),
         Cmd::Up { nodes } => up::up(nodes, &Tasks::default())?,
         Cmd::Down { wipe } => up::down(wipe)?,
-        Cmd::Status => status::status()?,
+        Cmd::Status { watch: true } => status::watch()?,
+        Cmd::Status { watch: false } => status::status()?,
         Cmd::Stop { kill, server } => control::stop(server, kill)?,
         Cmd::Start { server } => control::start(server)?,
         Cmd::Restart { kill, server } => control::restart(server, kill)?,
         Cmd::Pause { server } => control::pause(server, true)?,
         Cmd::Resume { server } => control::pause(server, false)?,
+        Cmd::Reset => control::reset()?,
         Cmd::Rabbitmqctl(tool) => return rabbitmq("rabbitmqctl", &tool),
         Cmd::RabbitmqQueues(tool) => return rabbitmq("rabbitmq-queues", &tool),
         Cmd::RabbitmqUpgrade(tool) => return rabbitmq("rabbitmq-upgrade", &tool),

@@ -51,6 +51,7 @@ struct Player<'a> {
     instance: &'a Instance,
     guard: &'a Guard,
     show: &'a mut dyn FnMut(Shown),
+    curious: bool,
     /// Shown when something happens below it.
     heading: Option<&'a str>,
     running: HashMap<String, Program<'a>>,
@@ -69,7 +70,7 @@ struct Program<'a> {
     skips: bool,
 }
 
-/// Plays the README with these servers.
+/// Plays the README with these servers; as a curious reader, with what the page does not show.
 ///
 /// # Errors
 ///
@@ -79,10 +80,11 @@ pub fn play(
     readme: &Readme,
     instance: &Instance,
     guard: &Guard,
+    curious: bool,
     show: &mut dyn FnMut(Shown),
 ) -> Result<()> {
-    let mut player =
-        Player { readme, instance, guard, show, heading: None, running: HashMap::new() };
+    let (heading, running) = (None, HashMap::new());
+    let mut player = Player { readme, instance, guard, show, curious, heading, running };
     player.steps()
 }
 
@@ -91,6 +93,9 @@ impl<'a> Player<'a> {
         let mut steps = Vec::new();
         let mut version = None;
         for step in &self.readme.steps {
+            if step.curious && !self.curious {
+                continue;
+            }
             if let Some(condition) = step.condition {
                 let version = match version {
                     Some(version) => version,
@@ -191,7 +196,8 @@ impl<'a> Player<'a> {
                 _ => Some(false),
             })
             .any(|error| error);
-        let program = Program { terminal, line: step.line, fails, quit: false, skips: false };
+        let program =
+            Program { terminal, line: step.line, fails, quit: false, skips: step.curious };
         self.running.insert(step.terminal.clone(), program);
         Ok(())
     }

@@ -10,6 +10,9 @@ use pulldown_cmark::{CodeBlockKind, Event, HeadingLevel, Parser, Tag, TagEnd};
 /// The terminal of a `console` block without a title.
 pub const MAIN_TERMINAL: &str = "terminal";
 
+/// The terminal of what a curious reader does.
+const CURIOUS: &str = "curious";
+
 /// One line of a `console` block, or a heading between two of them.
 #[derive(Debug, PartialEq)]
 pub struct Step {
@@ -22,6 +25,8 @@ pub struct Step {
     pub ends_block: bool,
     /// The servers that its block is for; any, if there is none.
     pub condition: Option<Condition>,
+    /// What a curious reader does, and the page does not show: `<!-- curious: command -->`.
+    pub curious: bool,
 }
 
 /// `if="rabbitmq >= 4.3"` or `if="rabbitmq < 4.3"` behind `console`: a block for such servers only.
@@ -115,6 +120,15 @@ impl Readme {
                         heading.push_str(&text);
                     }
                 }
+                Event::Html(html) => {
+                    let command = html.trim().strip_prefix("<!-- curious: ");
+                    if let Some(command) = command.and_then(|html| html.strip_suffix(" -->")) {
+                        readme.step(line, CURIOUS, Action::Run(command.to_owned()));
+                        if let Some(step) = readme.steps.last_mut() {
+                            (step.curious, step.ends_block) = (true, true);
+                        }
+                    }
+                }
                 _ => {}
             }
         }
@@ -123,7 +137,14 @@ impl Readme {
 
     fn step(&mut self, line: usize, terminal: &str, action: Action) {
         let (terminal, ends_block) = (terminal.to_owned(), false);
-        self.steps.push(Step { line, terminal, action, ends_block, condition: None });
+        self.steps.push(Step {
+            line,
+            terminal,
+            action,
+            ends_block,
+            condition: None,
+            curious: false,
+        });
     }
 
     fn block(&mut self, first: usize, info: &str, code: &str) -> Result<()> {

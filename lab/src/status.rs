@@ -1,6 +1,8 @@
 //! What runs where, and what waits in the queues.
 
-use std::env;
+use std::io::{IsTerminal, stdout};
+use std::time::Duration;
+use std::{env, thread};
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -40,6 +42,17 @@ pub fn status() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The same again each second. On a terminal, in the place of the one before.
+pub fn watch() -> Result<()> {
+    loop {
+        if stdout().is_terminal() {
+            say!("\x1b[2J\x1b[HEach second; Ctrl-C ends it");
+        }
+        status()?;
+        thread::sleep(Duration::from_secs(1));
+    }
 }
 
 /// What there is to say of a server that cannot be used, and why, if that is known.

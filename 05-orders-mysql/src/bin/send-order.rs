@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use clap::Parser;
 use common::{once, say};
 use lapin::options::ConfirmSelectOptions;
-use lapin::{Channel, Confirmation};
+use lapin::{BasicProperties, Channel, Confirmation};
 use orders_mysql::{declare, new_order, publish, user_id};
 
 /// Send one order to the queue `orders`.
@@ -18,6 +18,10 @@ struct Args {
     /// Who orders: the order carries the MD5 of this
     #[arg(default_value = "Hello World!")]
     user: String,
+
+    /// Send it without a message id, so that it cannot be stored
+    #[arg(long)]
+    without_id: bool,
 }
 
 #[tokio::main]
@@ -33,7 +37,11 @@ async fn send(channel: &Channel, args: Args) -> anyhow::Result<()> {
     declare(channel).await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
 
-    let confirm = publish(channel, order.as_bytes(), new_order()).await?;
+    let properties = match args.without_id {
+        true => BasicProperties::default().with_delivery_mode(2),
+        false => new_order(),
+    };
+    let confirm = publish(channel, order.as_bytes(), properties).await?;
     match confirm.await.context("no confirm came: the broker may not have the order")? {
         Confirmation::Ack(None) => say!(" [x] Sent {order}"),
         other => bail!("the broker did not take the order: {other:?}"),

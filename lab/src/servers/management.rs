@@ -37,6 +37,12 @@ impl Management {
         Ok(())
     }
 
+    pub fn delete(&self, path: &str) -> Result<()> {
+        let request = agent().delete(self.url(path)).header("Authorization", self.authorization());
+        request.call()?;
+        Ok(())
+    }
+
     fn url(&self, path: &str) -> String {
         let host =
             if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };

@@ -2,6 +2,7 @@
 
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
 use lab::process::wait_until;
@@ -122,6 +123,21 @@ fn up_says_what_to_set() {
         }
         assert!(!text.contains("secret"), "{text}");
     }
+}
+
+/// Until Ctrl-C.
+#[test]
+fn status_is_shown_again_and_again() {
+    let mut status = Command::new(lab());
+    status.args(["status", "--watch"]).env("AMQP_URL", vhost("watched"));
+    status.env("RABBITMQ_MANAGEMENT_PORT", shared().ports.management.to_string());
+    status.env("MYSQL_URL", shared().mysql_url());
+    let status = Terminal::start(status);
+    for _ in 0..3 {
+        while !status.line().unwrap().starts_with("RabbitMQ ") {}
+    }
+    status.signal(Signal::SIGINT);
+    assert_eq!(status.finish().1.signal(), Some(Signal::SIGINT as i32));
 }
 
 /// The queues of a broker that the lab has not started are asked for with whatever password, and

@@ -38,6 +38,9 @@ async fn ten_thousand_messages_in_order() {
     wait_for_messages(&url, "hello", 0);
     receive.interrupt();
     assert_eq!(lines("receive-get", &NONE, &url), [" [ ] The queue is empty"]);
+    let (said, code) = output("receive-get", &["--queue", "nowhere"], &url);
+    assert_eq!(code, Some(1));
+    assert!(said[0].contains("NOT_FOUND"), "{said:?}");
     client.close().await;
 }
 

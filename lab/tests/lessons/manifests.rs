@@ -86,7 +86,10 @@ fn look(folder: &Path, long: &mut Vec<String>) {
             let exempt = if rust {
                 !line.trim_start().starts_with("//")
             } else {
-                transcript || line.starts_with('|') || !line.trim().contains(' ')
+                transcript
+                    || line.starts_with('|')
+                    || line.starts_with("<!--")
+                    || !line.trim().contains(' ')
             };
             if line.chars().count() > 100 && !exempt {
                 long.push(format!("{}:{}: {line}", path.display(), number + 1));
