@@ -6,6 +6,8 @@ use anyhow::{Result, ensure};
 use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable};
 
+use tokio::time::sleep;
+
 use crate::trial::{Trial, list, numbered};
 
 /// `Sent` is said when the broker has the message, and not when it has refused it.
@@ -71,6 +73,7 @@ pub async fn acknowledge(trial: &Trial) -> Result<String> {
     for _ in 0..3 {
         done.push(program.says("[x] Done ")?);
     }
+    sleep(Duration::from_millis(50)).await; // in the middle of the fourth
     program.kill()?;
     let program = trial.start_ready(&[])?;
     done.extend(program.all("[x] Done ", Duration::from_millis(1500)));

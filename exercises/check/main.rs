@@ -11,6 +11,7 @@ mod cluster;
 mod hello;
 mod microservices;
 mod orders;
+mod proxy;
 mod publish_subscribe;
 mod retries;
 mod routing;

@@ -7,6 +7,7 @@ use lapin::BasicProperties;
 use mysql_async::prelude::Queryable;
 use tokio::time::sleep;
 
+use crate::orders::cut_at_commit;
 use crate::trial::Trial;
 
 const QUIET: Duration = Duration::from_millis(1000);
@@ -89,5 +90,12 @@ pub async fn inbox(trial: &Trial) -> Result<String> {
     let counted = database.number(likes).await?;
     let seen = format!("{seen}; 1 more, and MySQL cut off in the middle of it: {counted} counted");
     ensure!(counted == 4, "{seen}");
+
+    program.kill()?;
+    let program = cut_at_commit(trial, async || like("e").await).await?;
+    program.all("[x] Liked ", QUIET);
+    let counted = database.number(likes).await?;
+    let seen = format!("{seen}; 1 more, killed before its COMMIT: {counted} counted");
+    ensure!(counted == 5, "{seen}");
     Ok(seen)
 }

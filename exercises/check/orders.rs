@@ -7,6 +7,7 @@ use lapin::BasicProperties;
 use mysql_async::prelude::Queryable;
 use tokio::time::sleep;
 
+use crate::proxy::{Line, Proxy};
 use crate::trial::{Program, Trial, list};
 
 const QUIET: Duration = Duration::from_millis(1000);
@@ -14,21 +15,19 @@ const QUIET: Duration = Duration::from_millis(1000);
 /// An order that comes twice is stored once.
 pub async fn twice(trial: &Trial) -> Result<String> {
     let database = trial.database()?;
-    let program = trial.start_ready(&[])?;
-    for (id, item) in [
-        ("1", "book"),
-        ("2", "lamp"),
-        ("3", "book"),
-        ("4", "chair"),
-        ("5", "pen"),
-        ("2", "lamp"),
-        ("4", "chair"),
+    for orders in [
+        &[("1", "book"), ("2", "lamp"), ("3", "book"), ("4", "chair"), ("5", "pen")][..],
+        &[("2", "lamp"), ("4", "chair")],
     ] {
-        let id = BasicProperties::default().with_message_id(id.into());
-        trial.publish_with("", "orders", item, id).await?;
+        // Those that come again come to another process: it has died before it could acknowledge.
+        let program = trial.start_ready(&[])?;
+        for (id, item) in orders {
+            let id = BasicProperties::default().with_message_id((*id).into());
+            trial.publish_with("", "orders", item, id).await?;
+        }
+        program.all("[x] Stored ", QUIET);
+        program.kill()?;
     }
-    program.all("[x] Stored ", QUIET);
-    program.kill()?;
     let left = trial.take_all("orders").await?.len();
     let rows = database.number("SELECT COUNT(*) FROM orders").await?;
     let books = database.number("SELECT COUNT(*) FROM orders WHERE item = 'book'").await?;
@@ -72,7 +71,40 @@ pub async fn commit(trial: &Trial) -> Result<String> {
         list(&left)
     );
     ensure!(lost == 0 && left.is_empty(), "{seen}");
+
+    let program =
+        cut_at_commit(trial, async || trial.publish("", "orders", &["desk".to_owned()]).await)
+            .await?;
+    program.all("[x] Stored ", QUIET);
+    program.kill()?;
+    let desks = database.number("SELECT COUNT(*) FROM orders WHERE item = 'desk'").await?;
+    let left = trial.take_all("orders").await?.len();
+    let seen = format!(
+        "{seen}; 1 order, killed before its COMMIT: {desks} stored, {left} still in the queue"
+    );
+    ensure!((desks, left) == (1, 0), "{seen}");
     Ok(seen)
+}
+
+/// Lets the program work on a message until it says COMMIT to MySQL, which does not hear it. Then
+/// kills it, and starts it again. A program without transactions is killed after a while.
+pub async fn cut_at_commit(
+    trial: &Trial,
+    publish: impl AsyncFnOnce() -> Result<()>,
+) -> Result<Program> {
+    let proxy = Proxy::start(&trial.database()?.url, Line::CutAt(b"COMMIT"))?;
+    // mysql_async would go round the proxy, through MySQL's Unix socket
+    let url = format!("{}?prefer_socket=false", proxy.url);
+    let program = trial.start_with(&[], "MYSQL_URL", &url)?;
+    program.says("[*] Waiting")?;
+    publish().await?;
+    let start = Instant::now();
+    while start.elapsed() < QUIET && !proxy.has_cut() {
+        sleep(Duration::from_millis(20)).await;
+    }
+    sleep(Duration::from_millis(100)).await; // for an acknowledgement that came before
+    program.kill()?;
+    trial.start_ready(&[])
 }
 
 /// Waits until the program has ended, which it may, or has had the time to try.

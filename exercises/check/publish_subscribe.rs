@@ -1,12 +1,14 @@
 //! The exercises of lesson 3.
 
+use std::env;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use lapin::ExchangeKind;
 use lapin::options::ExchangeDeclareOptions;
 use lapin::types::FieldTable;
 
+use crate::proxy::{Line, Proxy};
 use crate::trial::{Trial, numbered};
 
 const QUIET: Duration = Duration::from_millis(500);
@@ -26,7 +28,11 @@ pub async fn own_queue(trial: &Trial) -> Result<String> {
 pub async fn ready(trial: &Trial) -> Result<String> {
     let (kind, options) = (ExchangeKind::Fanout, ExchangeDeclareOptions::default());
     trial.channel.exchange_declare("logs".into(), kind, options, FieldTable::default()).await?;
-    let program = trial.start_ready(&[])?;
+    // What the program sends takes its time: what it has not waited for is not done yet.
+    let url = env::var("AMQP_URL").context("AMQP_URL is not set")?;
+    let slow = Proxy::start(&url, Line::Slow(Duration::from_millis(50)))?;
+    let program = trial.start_with(&[], "AMQP_URL", &slow.url)?;
+    program.says("[*] Waiting")?;
     let lines = numbered("line", 200);
     trial.publish("logs", "", &lines).await?;
     let received = program.all("[x] Received ", QUIET);

@@ -14,7 +14,11 @@ pub async fn attempts(trial: &Trial) -> Result<String> {
     let program = trial.start_ready(&[])?;
     let jobs = numbered("job", 2);
     trial.publish("", "jobs", &jobs).await?;
-    let mut received = Vec::new();
+    // After the first attempts, another worker goes on.
+    let mut received = vec![program.says("[x] Received ")?, program.says("[x] Received ")?];
+    program.interrupt()?;
+    received.extend(program.ends()?.said("[x] Received ").into_iter().map(str::to_owned));
+    let program = trial.start_ready(&[])?;
     let start = Instant::now();
     while start.elapsed() < Duration::from_millis(2500) {
         received.extend(program.next("[x] Received ", Duration::from_millis(100)));
@@ -25,7 +29,8 @@ pub async fn attempts(trial: &Trial) -> Result<String> {
     let times = |job: &String| received.iter().filter(|received| *received == job).count();
     let (first, second) = (times(&jobs[0]), times(&jobs[1]));
     let seen = format!(
-        "2 jobs that fail always: received {first} and {second} times in 2.5 s; parked: {}",
+        "2 jobs that fail always, a new worker after the first attempts: received {first} and \
+         {second} times in 2.5 s; parked: {}",
         list(&parked)
     );
     ensure!((first, second) == (3, 3) && parked == jobs, "{seen}");

@@ -21,7 +21,7 @@ use mysql_async::prelude::Queryable;
 use tokio::time::sleep;
 
 /// How long anything may take that takes milliseconds on an idle machine.
-pub const LIMIT: Duration = Duration::from_secs(10);
+pub const LIMIT: Duration = Duration::from_secs(8);
 
 /// The program that is checked, the broker, and the database.
 pub struct Trial {
@@ -57,14 +57,15 @@ impl Trial {
 
     /// Starts the program.
     pub fn start(&self, arguments: &[&str]) -> Result<Program> {
-        self.start_command(Command::new(&self.program), arguments)
+        let mut command = Command::new(&self.program);
+        if let Some(database) = &self.database {
+            command.env("MYSQL_URL", &database.url);
+        }
+        self.start_command(command, arguments)
     }
 
     fn start_command(&self, mut command: Command, arguments: &[&str]) -> Result<Program> {
         let (reader, writer) = pipe()?;
-        if let Some(database) = &self.database {
-            command.env("MYSQL_URL", &database.url);
-        }
         command.args(arguments).stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
         let child = command.spawn().context("the program cannot be started")?;
         drop(command); // and with it our own ends of the pipe
@@ -89,11 +90,14 @@ impl Trial {
         self.start(arguments)?.ends()
     }
 
-    /// Runs the program to its end, with another `AMQP_URL`.
-    pub fn run_with(&self, arguments: &[&str], urls: &str) -> Result<Ran> {
+    /// Starts the program with another value of `AMQP_URL` or `MYSQL_URL`.
+    pub fn start_with(&self, arguments: &[&str], variable: &str, value: &str) -> Result<Program> {
         let mut command = Command::new(&self.program);
-        command.env("AMQP_URL", urls);
-        self.start_command(command, arguments)?.ends()
+        if let Some(database) = &self.database {
+            command.env("MYSQL_URL", &database.url);
+        }
+        command.env(variable, value);
+        self.start_command(command, arguments)
     }
 
     /// A queue as the lessons have it: durable, and of the type quorum.
@@ -144,7 +148,13 @@ impl Trial {
         let passive = QueueDeclareOptions { passive: true, ..Default::default() };
         loop {
             let state = self.channel.queue_declare(queue.into(), passive, FieldTable::default());
-            if state.await?.consumer_count() == 0 {
+            let state = match state.await {
+                Err(error) if error.to_string().contains("NOT-FOUND") => {
+                    bail!("there is no queue `{queue}`")
+                }
+                state => state?,
+            };
+            if state.consumer_count() == 0 {
                 break;
             }
             ensure!(start.elapsed() < LIMIT, "the queue `{queue}` has a consumer that stays");
@@ -239,15 +249,20 @@ impl Program {
     }
 
     /// Waits for its end.
-    pub fn ends(mut self) -> Result<Ran> {
+    pub fn ends(self) -> Result<Ran> {
+        self.ends_within(LIMIT)
+    }
+
+    /// Waits for its end, but no longer than this.
+    pub fn ends_within(mut self, limit: Duration) -> Result<Ran> {
         let start = Instant::now();
         let mut lines = Vec::new();
         loop {
-            match self.lines.recv_timeout(LIMIT.saturating_sub(start.elapsed())) {
+            match self.lines.recv_timeout(limit.saturating_sub(start.elapsed())) {
                 Ok(line) => lines.push(line),
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {
-                    bail!("the program has not ended after {} s", LIMIT.as_secs())
+                    bail!("the program has not ended after {} s", limit.as_secs())
                 }
             }
         }
@@ -272,7 +287,7 @@ impl Ran {
 
 /// A database for one check.
 pub struct Database {
-    url: String,
+    pub url: String,
     name: String,
 }
 
@@ -351,6 +366,9 @@ pub fn numbered(what: &str, count: usize) -> Vec<String> {
 pub fn list<T: AsRef<str>>(names: &[T]) -> String {
     match names {
         [] => "none".to_owned(),
-        names => names.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", "),
+        names => {
+            let quoted = names.iter().map(|name| format!("`{}`", name.as_ref()));
+            quoted.collect::<Vec<_>>().join(", ")
+        }
     }
 }

@@ -2,7 +2,8 @@
 //! for `delivery.ack(...)`: where does that belong?
 //!
 //! Why: with automatic acknowledgement (`no_ack`) the broker forgets a message as soon as it has
-//! sent it. Those that were on their way to a program that dies are lost.
+//! sent it. Those that were on their way to a program that dies are lost. An acknowledgement that
+//! comes before the work is no better: it says that all is done.
 
 use std::process::ExitCode;
 use std::time::Duration;

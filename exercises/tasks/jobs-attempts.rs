@@ -5,8 +5,8 @@
 //!
 //! Wanted: a job that has failed three times goes to `jobs.parked`.
 //!
-//! The check: two jobs. How often each was received is counted, and what is in `jobs.parked` in the
-//! end.
+//! The check: two jobs. After their first attempts the program is stopped, and another one goes on.
+//! How often each was received is counted, and what is in `jobs.parked` in the end.
 //!
 //! Help: 07-retries/README.md, "Count the attempts".
 

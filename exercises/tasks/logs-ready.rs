@@ -6,8 +6,8 @@
 //! Wanted: when it says `[*] Waiting`, it is ready: it gets every line that is published from then
 //! on.
 //!
-//! The check: 200 lines are published as soon as it has said `[*] Waiting`. What has come is
-//! counted.
+//! The check: the way from the program to the broker is slow. 200 lines are published as soon as it
+//! has said `[*] Waiting`. What has come is counted.
 //!
 //! Help: 03-publish-subscribe/README.md, "The binding" and "A receiver that starts late".
 

@@ -6,7 +6,8 @@
 //! Wanted: an order is in the table or in the queue, whenever the program dies.
 //!
 //! The check: the table is locked, so that the program waits for MySQL in the middle of an order.
-//! There it is killed (-9), and started again. The rows are counted.
+//! There it is killed (-9), and started again; and once more, when it wants to commit. The rows are
+//! counted.
 //!
 //! Help: 05-orders-mysql/README.md, "At least once, exactly once".
 

@@ -6,8 +6,8 @@
 //! Wanted: an order that comes twice, with the same message id, is in the table once. Two orders of
 //! the same thing, with two ids, are there both.
 //!
-//! The check: five orders, two of them for a book; and two of them come again. The rows are
-//! counted.
+//! The check: five orders, two of them for a book. Then the program is killed and started again,
+//! and two of the orders come again. The rows are counted.
 //!
 //! Help: 05-orders-mysql/README.md, "At least once, exactly once".
 

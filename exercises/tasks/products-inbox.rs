@@ -7,7 +7,8 @@
 //! Wanted: a like counts once, however often it comes; and it counts, whatever breaks.
 //!
 //! The check: three likes, one of which comes again. Then one more, and the connections to MySQL
-//! are cut in the middle of it. The program is started again if it has ended.
+//! are cut in the middle of it. The program is started again if it has ended. And one more, and the
+//! program is killed when it wants to commit.
 //!
 //! Help: 06-microservices/README.md, "The inbox".
 

@@ -4,8 +4,8 @@
 //! tenth of a second, and says `[x] Done ...`. In a file, its argument, it keeps the offset of the
 //! next event.
 //!
-//! Wanted: when it dies, the next one goes on where it was: each event is done, and it does not
-//! begin again from the start.
+//! Wanted: when it dies, the next one goes on where it was: each event is done, and no more than
+//! three are done twice.
 //!
 //! The check: twelve events. The program is killed (-9) in the middle of the sixth, and started
 //! again with the same file. What was done is counted.

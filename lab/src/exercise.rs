@@ -188,7 +188,11 @@ fn next() -> Option<&'static Exercise> {
 }
 
 fn all_done() {
-    say!("All {} exercises are done.", EXERCISES.len());
+    say!(
+        "All {} exercises are done. `cargo lab exercise NAME` checks one again, and with `--reset`\n\
+         you begin it again.",
+        EXERCISES.len()
+    );
 }
 
 /// The exercise of this name. `next`, or no name: the first that is not done.
@@ -279,10 +283,11 @@ pub fn check(name: Option<&str>) -> Result<ExitCode> {
         bail!("{} does not compile", exercise.path());
     }
     let (instance, _guard) = servers(exercise)?;
-    if !exercise.check(&instance)? {
+    let is_done = exercise.check(&instance)?;
+    mark(exercise, is_done)?;
+    if !is_done {
         return Ok(ExitCode::FAILURE);
     }
-    mark(exercise, true)?;
     match next() {
         Some(next) => next.tell()?,
         None => all_done(),

@@ -54,13 +54,22 @@ const CASES: [Case; 26] = [
     Case {
         exercise: "hello-acknowledge",
         handed_out: "killed after 3: 3 done, 7 lost, 0 still in the queue",
-        mistakes: &[(
-            &[(
-                "delivery.ack(BasicAckOptions::default()).await?;",
-                "let _ = BasicAckOptions::default();",
-            )],
-            "10 done, 0 lost, 10 still in the queue",
-        )],
+        mistakes: &[
+            (
+                &[(
+                    "delivery.ack(BasicAckOptions::default()).await?;",
+                    "let _ = BasicAckOptions::default();",
+                )],
+                "10 done, 0 lost, 10 still in the queue",
+            ),
+            (
+                &[
+                    ("delivery.ack(BasicAckOptions::default()).await?;", ""),
+                    ("sleep(Dur", "delivery.ack(BasicAckOptions::default()).await?; sleep(Dur"),
+                ],
+                "9 done, 1 lost",
+            ),
+        ],
     },
     Case {
         exercise: "tasks-after-work",
@@ -70,7 +79,7 @@ const CASES: [Case; 26] = [
                 "task.ack(BasicAckOptions::default()).await?;",
                 "let _ = BasicAckOptions::default();",
             )],
-            "has not said `[x] Received`",
+            "no second task: has the worker acknowledged the first one?",
         )],
     },
     Case {
@@ -108,50 +117,98 @@ const CASES: [Case; 26] = [
     Case {
         exercise: "logs-ready",
         handed_out: "the first one was",
-        mistakes: &[(
-            &[
-                ("say!(\" [*] Waiting\")?;", ""),
-                ("let exclusive", "say!(\" [*] Waiting\")?; let exclusive"),
-            ],
-            "the first one was",
-        )],
+        mistakes: &[
+            (
+                &[
+                    ("say!(\" [*] Waiting\")?;", ""),
+                    ("let exclusive", "say!(\" [*] Waiting\")?; let exclusive"),
+                ],
+                "the first one was",
+            ),
+            (
+                &[
+                    ("say!(\" [*] Waiting\")?;", ""),
+                    ("let options = QueueBind", "say!(\" [*] Waiting\")?; let options = QueueBind"),
+                ],
+                "the first one was",
+            ),
+        ],
     },
     Case {
         exercise: "routing-severities",
-        handed_out: "missing: a line, error",
+        handed_out: "missing: `a line, error`",
         mistakes: &[(
             &[("in &severities", "in severities.iter().skip(1)")],
-            "missing: a line, warning",
+            "missing: `a line, warning`",
         )],
     },
     Case {
         exercise: "routing-pattern",
-        handed_out: "missing: eu.order, eu.order.item.added, eu.order.a.b.c",
+        handed_out: "missing: `eu.order`, `eu.order.item.added`, `eu.order.a.b.c`",
         mistakes: &[
-            (&[("eu.order.#", "eu.#")], "not asked for: eu.customer.created, eu.orders.sent"),
-            (&[("eu.order.#", "eu.*.*")], "missing: eu.order, eu.order.item.added"),
+            (&[("eu.order.#", "eu.#")], "not asked for: `eu.customer.created`, `eu.orders.sent`"),
+            (&[("eu.order.#", "eu.*.*")], "missing: `eu.order`, `eu.order.item.added`"),
         ],
     },
     Case {
         exercise: "routing-headers",
-        handed_out: "not asked for: a report, text, a letter, PDF, a PDF",
-        mistakes: &[(&[(", (\"type\", \"report\")", "")], "not asked for: a letter, PDF, a PDF")],
+        handed_out: "not asked for: `a report, text`, `a letter, PDF`, `a PDF`",
+        mistakes: &[(
+            &[(", (\"type\", \"report\")", "")],
+            "not asked for: `a letter, PDF`, `a PDF`",
+        )],
     },
     Case {
         exercise: "orders-twice",
         handed_out: "7 rows",
-        mistakes: &[(
-            &[
-                ("message_id VARCHAR(36) NOT NULL PRIMARY KEY", "message_id VARCHAR(36) NOT NULL"),
-                ("item VARCHAR(20) NOT NULL", "item VARCHAR(20) NOT NULL PRIMARY KEY"),
-            ],
-            "4 rows; 2 are for a book: 1 rows",
-        )],
+        mistakes: &[
+            (
+                &[
+                    (
+                        "message_id VARCHAR(36) NOT NULL PRIMARY KEY",
+                        "message_id VARCHAR(36) NOT NULL",
+                    ),
+                    ("item VARCHAR(20) NOT NULL", "item VARCHAR(20) NOT NULL PRIMARY KEY"),
+                ],
+                "4 rows; 2 are for a book: 1 rows",
+            ),
+            (
+                &[
+                    (
+                        "message_id VARCHAR(36) NOT NULL PRIMARY KEY",
+                        "message_id VARCHAR(36) NOT NULL",
+                    ),
+                    ("    ON DUPLICATE KEY UPDATE message_id = message_id", ""),
+                    (
+                        "let (options",
+                        "let mut seen = std::collections::HashSet::new(); let (options",
+                    ),
+                    (
+                        "pool.get_conn().await?.exec",
+                        "if seen.insert(id.to_owned()) { pool.get_conn().await?.exec",
+                    ),
+                    ("(id, item)).await?;", "(id, item)).await?; }"),
+                ],
+                "7 rows",
+            ),
+        ],
     },
     Case {
         exercise: "orders-commit",
-        handed_out: "stored: lamp, pen; lost: 1",
-        mistakes: &[(&[("transaction.commit().await?;", "drop(transaction);")], "lost: 3")],
+        handed_out: "stored: `lamp`, `pen`; lost: 1",
+        mistakes: &[
+            (&[("transaction.commit().await?;", "drop(transaction);")], "lost: 3"),
+            (
+                &[
+                    ("order.ack(BasicAckOptions::default()).await?;", ""),
+                    (
+                        "transaction.commit()",
+                        "order.ack(BasicAckOptions::default()).await?; transaction.commit()",
+                    ),
+                ],
+                "killed before its COMMIT: 0 stored",
+            ),
+        ],
     },
     Case {
         exercise: "orders-poison",
@@ -184,19 +241,47 @@ const CASES: [Case; 26] = [
     Case {
         exercise: "products-inbox",
         handed_out: "one of which came twice: 4 counted",
-        mistakes: &[(
-            &[
-                (", TxOpts}", "}"),
-                ("pool.start_transaction(TxOpts::default())", "pool.get_conn()"),
-                ("transaction.commit().await?;", ""),
-            ],
-            "MySQL cut off in the middle of it: 3 counted",
-        )],
+        mistakes: &[
+            (
+                &[
+                    (", TxOpts}", "}"),
+                    ("pool.start_transaction(TxOpts::default())", "pool.get_conn()"),
+                    ("transaction.commit().await?;", ""),
+                ],
+                "MySQL cut off in the middle of it: 3 counted",
+            ),
+            (
+                &[
+                    ("like.ack(BasicAckOptions::default()).await?;", ""),
+                    (
+                        "transaction.commit()",
+                        "like.ack(BasicAckOptions::default()).await?; transaction.commit()",
+                    ),
+                ],
+                "killed before its COMMIT: 4 counted",
+            ),
+        ],
     },
     Case {
         exercise: "jobs-attempts",
         handed_out: "parked: none",
-        mistakes: &[(&[("attempts < 3", "attempts <= 3")], "received 4 and 4 times")],
+        mistakes: &[
+            (&[("attempts < 3", "attempts <= 3")], "received 4 and 4 times"),
+            (
+                &[
+                    (
+                        "let (options",
+                        "let mut known = std::collections::HashMap::new(); let (options",
+                    ),
+                    (
+                        "let attempts = attempts(&job) + 1;",
+                        "let attempts = known.entry(job.data.clone()).or_insert(0); *attempts += 1; \
+                         let attempts = *attempts;",
+                    ),
+                ],
+                "received 4 and 4 times",
+            ),
+        ],
     },
     Case {
         exercise: "jobs-safe",
@@ -227,7 +312,7 @@ const CASES: [Case; 26] = [
     },
     Case {
         exercise: "rpc-deadline",
-        handed_out: "the program has not ended after 10 s",
+        handed_out: "the program has not ended after 6 s",
         mistakes: &[(
             &[("from_secs(3)", "from_millis(200)")],
             "nobody answers: the program ended after 0.",
@@ -235,12 +320,12 @@ const CASES: [Case; 26] = [
     },
     Case {
         exercise: "stream-from",
-        handed_out: "5 after: read: event 6",
-        mistakes: &[(&[("\"first\"", "\"last\"")], "5 after: read: event 5")],
+        handed_out: "5 after: read: `event 6`",
+        mistakes: &[(&[("\"first\"", "\"last\"")], "5 after: read: `event 5`")],
     },
     Case {
         exercise: "stream-offset",
-        handed_out: "never done: event 6",
+        handed_out: "never done: `event 6`",
         mistakes: &[(
             &[("fs::write(&file, (offset(&event)? + 1).to_string())?;", "offset(&event)?;")],
             "done twice: 5: it did not go on where it was",
@@ -254,7 +339,7 @@ const CASES: [Case; 26] = [
                 ("note!(\" [!] {message} is refused\")", "bail!(\"{message} is refused\")"),
                 ("note, ", ""),
             ],
-            "`Confirmed` was said of 2, one, two were in the queue",
+            "`Confirmed` was said of 2, `one`, `two` were in the queue",
         )],
     },
     Case {
@@ -335,7 +420,7 @@ fn each_is_refused_and_each_solution_passes() {
     let cases = Mutex::new(CASES.iter().collect::<Vec<_>>());
     let wrong = Mutex::new(Vec::new());
     thread::scope(|scope| {
-        for _ in 0..3 {
+        for _ in 0..4 {
             scope.spawn(|| {
                 while let Some(case) = { cases.lock().unwrap().pop() } {
                     let found = try_out(case);
