@@ -81,9 +81,8 @@ async fn publish(
     headers.insert("attempts".into(), AMQPValue::LongUInt(attempts));
     let properties = BasicProperties::default().with_delivery_mode(2).with_headers(headers);
     let mandatory = BasicPublishOptions { mandatory: true, ..Default::default() };
-    let confirm = channel
-        .basic_publish("".into(), queue.into(), mandatory, &job.data, properties)
-        .await?;
+    let confirm =
+        channel.basic_publish("".into(), queue.into(), mandatory, &job.data, properties).await?;
     ensure!(matches!(confirm.await?, Confirmation::Ack(None)), "`{queue}` has not taken a job");
     Ok(())
 }

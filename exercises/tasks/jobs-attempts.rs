@@ -69,9 +69,8 @@ async fn do_jobs(connection: &Connection, stop: &CancellationToken) -> anyhow::R
 async fn publish(channel: &Channel, queue: &str, job: &Delivery) -> anyhow::Result<()> {
     let properties = BasicProperties::default().with_delivery_mode(2);
     let mandatory = BasicPublishOptions { mandatory: true, ..Default::default() };
-    let confirm = channel
-        .basic_publish("".into(), queue.into(), mandatory, &job.data, properties)
-        .await?;
+    let confirm =
+        channel.basic_publish("".into(), queue.into(), mandatory, &job.data, properties).await?;
     ensure!(matches!(confirm.await?, Confirmation::Ack(None)), "`{queue}` has not taken a job");
     Ok(())
 }

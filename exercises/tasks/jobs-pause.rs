@@ -41,9 +41,8 @@ async fn later(channel: &Channel) -> anyhow::Result<()> {
     let queue = "jobs.later";
     channel.queue_declare(queue.into(), durable, arguments).await?;
 
-    let properties = BasicProperties::default()
-        .with_delivery_mode(2)
-        .with_expiration(pause.to_string().into());
+    let properties =
+        BasicProperties::default().with_delivery_mode(2).with_expiration(pause.to_string().into());
     let mandatory = BasicPublishOptions { mandatory: true, ..Default::default() };
     let body = job.as_bytes();
     let confirm =

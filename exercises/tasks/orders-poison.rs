@@ -24,8 +24,8 @@ use lapin::options::{
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection};
-use mysql_async::prelude::Queryable;
 use mysql_async::Pool;
+use mysql_async::prelude::Queryable;
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS orders (item VARCHAR(20) NOT NULL PRIMARY KEY)";
 const INSERT: &str = "INSERT INTO orders (item) VALUES (?) ON DUPLICATE KEY UPDATE item = item";

@@ -22,8 +22,8 @@ use futures_lite::StreamExt;
 use lapin::Connection;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use mysql_async::prelude::Queryable;
 use mysql_async::Pool;
+use mysql_async::prelude::Queryable;
 
 const LIKE: &str = "UPDATE products SET likes = likes + 1 WHERE id = ?";
 

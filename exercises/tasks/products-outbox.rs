@@ -16,8 +16,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 use common::address::mysql_url;
 use common::say;
-use mysql_async::prelude::Queryable;
 use mysql_async::Pool;
+use mysql_async::prelude::Queryable;
 
 const PRODUCT: &str = "INSERT INTO products (title) VALUES (?)";
 const EVENT: &str = "INSERT INTO outbox (kind, body) VALUES ('product_created', ?)";
