@@ -74,10 +74,10 @@ pub async fn acknowledge(trial: &Trial) -> Result<String> {
         done.push(program.says("[x] Done ")?);
     }
     sleep(Duration::from_millis(50)).await; // in the middle of the fourth
-    program.kill()?;
+    done.extend(program.kill("[x] Done ")?);
     let program = trial.start_ready(&[])?;
-    done.extend(program.all("[x] Done ", Duration::from_millis(1500)));
-    program.kill()?;
+    done.extend(program.all("[x] Done ", messages.len() - done.len()));
+    program.kill("")?;
     let left = trial.take_all("hello").await?;
     let lost: Vec<_> = messages.iter().filter(|message| !done.contains(message)).collect();
     let seen = format!(

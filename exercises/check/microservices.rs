@@ -8,9 +8,7 @@ use mysql_async::prelude::Queryable;
 use tokio::time::sleep;
 
 use crate::orders::cut_at_commit;
-use crate::trial::Trial;
-
-const QUIET: Duration = Duration::from_millis(1000);
+use crate::trial::{Trial, WHILE};
 
 /// There is never a product without its event, nor an event without its product.
 pub async fn outbox(trial: &Trial) -> Result<String> {
@@ -65,7 +63,7 @@ pub async fn inbox(trial: &Trial) -> Result<String> {
     for id in ["a", "b", "b", "c"] {
         like(id).await?;
     }
-    program.all("[x] Liked ", QUIET);
+    program.all("[x] Liked ", 4);
     let counted = database.number(likes).await?;
     let seen = format!("3 likes, one of which came twice: {counted} counted");
     ensure!(counted == 3, "{seen}");
@@ -80,20 +78,20 @@ pub async fn inbox(trial: &Trial) -> Result<String> {
     lock.query_drop("ROLLBACK").await?;
     lock.disconnect().await?;
     let start = Instant::now();
-    while start.elapsed() < QUIET && !program.has_ended() {
+    while start.elapsed() < WHILE && !program.has_ended() {
         sleep(Duration::from_millis(20)).await;
     }
     if program.has_ended() {
         program = trial.start_ready(&[])?;
     }
-    program.all("[x] Liked ", QUIET);
+    program.all("[x] Liked ", 1);
     let counted = database.number(likes).await?;
     let seen = format!("{seen}; 1 more, and MySQL cut off in the middle of it: {counted} counted");
     ensure!(counted == 4, "{seen}");
 
-    program.kill()?;
+    program.kill("")?;
     let program = cut_at_commit(trial, async || like("e").await).await?;
-    program.all("[x] Liked ", QUIET);
+    program.all("[x] Liked ", 1);
     let counted = database.number(likes).await?;
     let seen = format!("{seen}; 1 more, killed before its COMMIT: {counted} counted");
     ensure!(counted == 5, "{seen}");

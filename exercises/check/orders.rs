@@ -8,9 +8,7 @@ use mysql_async::prelude::Queryable;
 use tokio::time::sleep;
 
 use crate::proxy::{Line, Proxy};
-use crate::trial::{Program, Trial, list};
-
-const QUIET: Duration = Duration::from_millis(1000);
+use crate::trial::{Program, Trial, WHILE, list};
 
 /// An order that comes twice is stored once.
 pub async fn twice(trial: &Trial) -> Result<String> {
@@ -25,8 +23,8 @@ pub async fn twice(trial: &Trial) -> Result<String> {
             let id = BasicProperties::default().with_message_id((*id).into());
             trial.publish_with("", "orders", item, id).await?;
         }
-        program.all("[x] Stored ", QUIET);
-        program.kill()?;
+        program.all("[x] Stored ", orders.len());
+        program.kill("")?;
     }
     let left = trial.take_all("orders").await?.len();
     let rows = database.number("SELECT COUNT(*) FROM orders").await?;
@@ -49,12 +47,12 @@ pub async fn commit(trial: &Trial) -> Result<String> {
     trial.publish("", "orders", &["book", "lamp", "pen"].map(str::to_owned)).await?;
     let received = program.says("[x] Received ")?;
     database.wait_for_statement("orders").await?;
-    program.kill()?;
+    program.kill("")?;
     database.cut(lock.id()).await?;
     lock.disconnect().await?;
     let program = trial.start_ready(&[])?;
-    program.all("[x] Stored ", QUIET);
-    program.kill()?;
+    program.all("[x] Stored ", 3);
+    program.kill("")?;
     let left = trial.take_all("orders").await?;
     let mut stored = Vec::new();
     for item in ["book", "lamp", "pen"] {
@@ -75,8 +73,8 @@ pub async fn commit(trial: &Trial) -> Result<String> {
     let program =
         cut_at_commit(trial, async || trial.publish("", "orders", &["desk".to_owned()]).await)
             .await?;
-    program.all("[x] Stored ", QUIET);
-    program.kill()?;
+    program.all("[x] Stored ", 1);
+    program.kill("")?;
     let desks = database.number("SELECT COUNT(*) FROM orders WHERE item = 'desk'").await?;
     let left = trial.take_all("orders").await?.len();
     let seen = format!(
@@ -99,18 +97,18 @@ pub async fn cut_at_commit(
     program.says("[*] Waiting")?;
     publish().await?;
     let start = Instant::now();
-    while start.elapsed() < QUIET && !proxy.has_cut() {
+    while start.elapsed() < WHILE && !proxy.has_cut() {
         sleep(Duration::from_millis(20)).await;
     }
     sleep(Duration::from_millis(100)).await; // for an acknowledgement that came before
-    program.kill()?;
+    program.kill("")?;
     trial.start_ready(&[])
 }
 
 /// Waits until the program has ended, which it may, or has had the time to try.
 async fn let_it_try(program: &mut Program) {
     let start = Instant::now();
-    while start.elapsed() < QUIET && !program.has_ended() {
+    while start.elapsed() < WHILE && !program.has_ended() {
         sleep(Duration::from_millis(20)).await;
     }
 }
@@ -121,7 +119,7 @@ pub async fn poison(trial: &Trial) -> Result<String> {
     let program = trial.start_ready(&[])?;
     let long = "a chair that is longer than twenty characters";
     trial.publish("", "orders", &["lamp", long, "pen"].map(str::to_owned)).await?;
-    program.all("[x] Stored ", QUIET);
+    program.all("[x] Stored ", 2);
     let rows = database.number("SELECT COUNT(*) FROM orders").await?;
     let dead = trial.take_all("orders.dead").await?.len();
     let seen = format!("3 orders, one of them too long: {rows} stored, {dead} in `orders.dead`");
@@ -135,8 +133,8 @@ pub async fn poison(trial: &Trial) -> Result<String> {
     if program.has_ended() {
         program = trial.start_ready(&[])?;
     }
-    program.all("[x] Stored ", QUIET);
-    program.kill()?;
+    program.all("[x] Stored ", 1);
+    program.kill("")?;
     let rows = database.number("SELECT COUNT(*) FROM orders WHERE item = 'desk'").await?;
     let dead = trial.take_all("orders.dead").await?.len();
     let seen = format!(

@@ -11,13 +11,11 @@ use lapin::types::FieldTable;
 use crate::proxy::{Line, Proxy};
 use crate::trial::{Trial, numbered};
 
-const QUIET: Duration = Duration::from_millis(500);
-
 /// Each receiver gets each line.
 pub async fn own_queue(trial: &Trial) -> Result<String> {
     let (first, second) = (trial.start_ready(&[])?, trial.start_ready(&[])?);
     trial.publish("logs", "", &numbered("line", 10)).await?;
-    let received = [first, second].map(|program| program.all("[x] Received ", QUIET).len());
+    let received = [first, second].map(|program| program.all("[x] Received ", 10).len());
     let [first, second] = received;
     let seen = format!("2 receivers, 10 lines: one received {first}, the other {second}");
     ensure!(received == [10, 10], "{seen}");
@@ -35,7 +33,7 @@ pub async fn ready(trial: &Trial) -> Result<String> {
     program.says("[*] Waiting")?;
     let lines = numbered("line", 200);
     trial.publish("logs", "", &lines).await?;
-    let received = program.all("[x] Received ", QUIET);
+    let received = program.all("[x] Received ", lines.len());
     let seen = format!(
         "200 lines, published as soon as `Waiting` was said: {} came, the first one was {}",
         received.len(),

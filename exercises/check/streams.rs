@@ -1,6 +1,5 @@
 //! The exercises of lesson 9.
 
-use std::time::Duration;
 use std::{env, fs, process};
 
 use anyhow::{Result, ensure};
@@ -8,8 +7,6 @@ use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable};
 
 use crate::trial::{Trial, list, numbered};
-
-const QUIET: Duration = Duration::from_millis(1500);
 
 async fn declare(trial: &Trial) -> Result<()> {
     let mut arguments = FieldTable::default();
@@ -29,7 +26,7 @@ pub async fn from(trial: &Trial) -> Result<String> {
     }
     let program = trial.start_ready(&[])?;
     trial.publish("", "events", &events[5..]).await?;
-    let read = program.all("[x] Read ", QUIET);
+    let read = program.all("[x] Read ", events.len());
     let seen = format!("5 events before it, 5 after: read: {}", list(&read));
     ensure!(read == events, "{seen}");
     Ok(seen)
@@ -49,10 +46,10 @@ pub async fn offset(trial: &Trial) -> Result<String> {
         done.push(first.says("[x] Done ")?);
     }
     let killed = first.says("[x] Received ")?;
-    first.kill()?;
+    done.extend(first.kill("[x] Done ")?);
     let next = trial.start_ready(&[&path])?;
-    done.extend(next.all("[x] Done ", QUIET));
-    next.kill()?;
+    done.extend(next.all("[x] Done ", events.len() - done.len()));
+    next.kill("")?;
     let _ = fs::remove_file(&file);
     let lost: Vec<_> = events.iter().filter(|event| !done.contains(event)).collect();
     let twice = done.len() + lost.len() - events.len();

@@ -15,13 +15,18 @@ use lapin::options::{
     BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Queue};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tokio::time::sleep;
 
 /// How long anything may take that takes milliseconds on an idle machine.
 pub const LIMIT: Duration = Duration::from_secs(8);
+
+/// How long nothing has to come until we believe that nothing will: when more should come, and
+/// when all has come.
+pub const WHILE: Duration = Duration::from_millis(1500);
+const MOMENT: Duration = Duration::from_millis(300);
 
 /// The program that is checked, the broker, and the database.
 pub struct Trial {
@@ -135,6 +140,18 @@ impl Trial {
         Ok(())
     }
 
+    /// How many messages wait in a queue, and how many consumers it has.
+    pub async fn state(&self, queue: &str) -> Result<Queue> {
+        let passive = QueueDeclareOptions { passive: true, ..Default::default() };
+        let state = self.channel.queue_declare(queue.into(), passive, FieldTable::default());
+        match state.await {
+            Err(error) if error.to_string().contains("NOT-FOUND") => {
+                bail!("there is no queue `{queue}`")
+            }
+            state => Ok(state?),
+        }
+    }
+
     /// Takes one message out of a queue.
     pub async fn take(&self, queue: &str) -> Result<Option<String>> {
         let no_ack = BasicGetOptions { no_ack: true };
@@ -145,19 +162,9 @@ impl Trial {
     /// Takes all messages out of a queue, once its consumers are gone and have given back theirs.
     pub async fn take_all(&self, queue: &str) -> Result<Vec<String>> {
         let start = Instant::now();
-        let passive = QueueDeclareOptions { passive: true, ..Default::default() };
-        loop {
-            let state = self.channel.queue_declare(queue.into(), passive, FieldTable::default());
-            let state = match state.await {
-                Err(error) if error.to_string().contains("NOT-FOUND") => {
-                    bail!("there is no queue `{queue}`")
-                }
-                state => state?,
-            };
-            if state.consumer_count() == 0 {
-                break;
-            }
+        while self.state(queue).await?.consumer_count() > 0 {
             ensure!(start.elapsed() < LIMIT, "the queue `{queue}` has a consumer that stays");
+            sleep(Duration::from_millis(20)).await;
         }
         let mut messages = Vec::new();
         while let Some(message) = self.take(queue).await? {
@@ -205,40 +212,42 @@ impl Program {
         }
     }
 
-    /// The rest of the next line, if it comes within this time and begins so.
-    pub fn next(&self, begin: &str, limit: Duration) -> Option<String> {
-        let line = self.lines.recv_timeout(limit).ok()?;
-        Some(line.trim().strip_prefix(begin)?.to_owned())
-    }
-
-    /// The rest of each line that begins so, until none has come for a while. A program that goes
-    /// on for ever is not listened to for ever.
-    pub fn all(&self, begin: &str, quiet: Duration) -> Vec<String> {
+    /// The rest of each line that begins so: until as many have come as should, and no more for a
+    /// moment, or none for a while.
+    pub fn all(&self, begin: &str, expected: usize) -> Vec<String> {
         let (start, mut last) = (Instant::now(), Instant::now());
         let mut found = Vec::new();
-        while last.elapsed() < quiet && start.elapsed() < LIMIT {
-            match self.lines.recv_timeout(quiet.saturating_sub(last.elapsed())) {
+        loop {
+            let patience = if found.len() < expected { WHILE } else { MOMENT };
+            let left = patience.saturating_sub(last.elapsed());
+            // A program that goes on for ever is not listened to for ever.
+            let enough = found.len() > 2 * expected + 10;
+            if left.is_zero() || enough || start.elapsed() > LIMIT {
+                return found;
+            }
+            match self.lines.recv_timeout(left) {
                 Ok(line) => {
                     if let Some(rest) = line.trim().strip_prefix(begin) {
                         found.push(rest.to_owned());
                         last = Instant::now();
                     }
                 }
-                Err(_) => break,
+                Err(_) => return found,
             }
         }
-        found
     }
 
     pub fn has_ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Kills it as a power failure would (kill -9).
-    pub fn kill(mut self) -> Result<()> {
+    /// Kills it as a power failure would (kill -9): the rest of each line that begins so and was
+    /// said before.
+    pub fn kill(mut self, begin: &str) -> Result<Vec<String>> {
         self.child.kill()?;
         self.child.wait()?;
-        Ok(())
+        let lines = self.lines.iter();
+        Ok(lines.filter_map(|line| Some(line.trim().strip_prefix(begin)?.to_owned())).collect())
     }
 
     /// Ctrl-C.

@@ -12,9 +12,6 @@ use crate::trial::{Trial, numbered};
 
 const QUEUE: &str = "task_queue";
 
-/// Longer than a worker needs for a task, and shorter than anybody wants to wait.
-const QUIET: Duration = Duration::from_millis(1500);
-
 /// The task of a worker that dies is done by the next one.
 pub async fn after_work(trial: &Trial) -> Result<String> {
     trial.declare(QUEUE).await?;
@@ -24,10 +21,10 @@ pub async fn after_work(trial: &Trial) -> Result<String> {
     let mut done = vec![first.says("[x] Done ")?];
     let killed = first.says("[x] Received ");
     let killed = killed.context("no second task: has the worker acknowledged the first one?")?;
-    first.kill()?;
+    done.extend(first.kill("[x] Done ")?);
     let next = trial.start_ready(&[])?;
-    done.extend(next.all("[x] Done ", QUIET));
-    next.kill()?;
+    done.extend(next.all("[x] Done ", tasks.len() - done.len()));
+    next.kill("")?;
     let left = trial.take_all(QUEUE).await?;
     let lost: Vec<_> = tasks.iter().filter(|task| !done.contains(task)).collect();
     let seen = format!(
@@ -47,8 +44,9 @@ pub async fn prefetch(trial: &Trial) -> Result<String> {
     let first = trial.start_ready(&[])?;
     first.says("[x] Received ")?;
     let second = trial.start_ready(&[])?;
-    let (firsts, seconds) = (first.all("[x] Done ", QUIET), second.all("[x] Done ", QUIET));
-    let (firsts, seconds) = (firsts.len(), seconds.len());
+    // Together ten. What the second one has said meanwhile is not lost.
+    let firsts = first.all("[x] Done ", 10).len();
+    let seconds = second.all("[x] Done ", 10 - firsts.min(10)).len();
     let seen = format!(
         "10 tasks: the worker that was there did {firsts}, the one that came later {seconds}"
     );
