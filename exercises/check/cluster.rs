@@ -55,7 +55,7 @@ pub async fn addresses(trial: &Trial) -> Result<String> {
         ("the first node is away", format!("{away},{there}"), true),
         ("both are away", format!("{away},{away}"), false),
     ] {
-        let ran = trial.start_with(&["hello"], "AMQP_URL", &urls)?.ends()?;
+        let ran = trial.start_with(&["hello"], &[("AMQP_URL", &urls)])?.ends()?;
         let sent = trial.take_all("steady").await?.len();
         seen.push(format!("{what}: {sent} sent, {}", ran.status));
         let right = (sent == usize::from(expected)) && ran.status.success() == expected;

@@ -1,14 +1,11 @@
 //! The exercises of lesson 6.
 
-use std::time::{Duration, Instant};
-
 use anyhow::{Result, ensure};
 use lapin::BasicProperties;
 use mysql_async::prelude::Queryable;
-use tokio::time::sleep;
 
 use crate::orders::cut_at_commit;
-use crate::trial::{Trial, WHILE};
+use crate::trial::Trial;
 
 /// There is never a product without its event, nor an event without its product.
 pub async fn outbox(trial: &Trial) -> Result<String> {
@@ -77,10 +74,7 @@ pub async fn inbox(trial: &Trial) -> Result<String> {
     database.cut(lock.id()).await?;
     lock.query_drop("ROLLBACK").await?;
     lock.disconnect().await?;
-    let start = Instant::now();
-    while start.elapsed() < WHILE && !program.has_ended() {
-        sleep(Duration::from_millis(20)).await;
-    }
+    program.let_it_try().await;
     if program.has_ended() {
         program = trial.start_ready(&[])?;
     }

@@ -93,7 +93,7 @@ pub async fn cut_at_commit(
     let proxy = Proxy::start(&trial.database()?.url, Line::CutAt(b"COMMIT"))?;
     // mysql_async would go round the proxy, through MySQL's Unix socket
     let url = format!("{}?prefer_socket=false", proxy.url);
-    let program = trial.start_with(&[], "MYSQL_URL", &url)?;
+    let program = trial.start_with(&[], &[("MYSQL_URL", &url)])?;
     program.says("[*] Waiting")?;
     publish().await?;
     let start = Instant::now();
@@ -103,14 +103,6 @@ pub async fn cut_at_commit(
     sleep(Duration::from_millis(100)).await; // for an acknowledgement that came before
     program.kill("")?;
     trial.start_ready(&[])
-}
-
-/// Waits until the program has ended, which it may, or has had the time to try.
-async fn let_it_try(program: &mut Program) {
-    let start = Instant::now();
-    while start.elapsed() < WHILE && !program.has_ended() {
-        sleep(Duration::from_millis(20)).await;
-    }
 }
 
 /// What can never be stored is put aside, and what cannot be stored now is not.
@@ -128,7 +120,7 @@ pub async fn poison(trial: &Trial) -> Result<String> {
     let mut program = program;
     database.run(&["RENAME TABLE orders TO orders_away"]).await?;
     trial.publish("", "orders", &["desk".to_owned()]).await?;
-    let_it_try(&mut program).await;
+    program.let_it_try().await;
     database.run(&["DROP TABLE IF EXISTS orders", "RENAME TABLE orders_away TO orders"]).await?;
     if program.has_ended() {
         program = trial.start_ready(&[])?;

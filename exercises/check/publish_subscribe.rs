@@ -29,7 +29,7 @@ pub async fn ready(trial: &Trial) -> Result<String> {
     // What the program sends takes its time: what it has not waited for is not done yet.
     let url = env::var("AMQP_URL").context("AMQP_URL is not set")?;
     let slow = Proxy::start(&url, Line::Slow(Duration::from_millis(50)))?;
-    let program = trial.start_with(&[], "AMQP_URL", &slow.url)?;
+    let program = trial.start_with(&[], &[("AMQP_URL", &slow.url)])?;
     program.says("[*] Waiting")?;
     let lines = numbered("line", 200);
     trial.publish("logs", "", &lines).await?;

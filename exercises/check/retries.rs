@@ -7,7 +7,7 @@ use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable};
 use tokio::time::sleep;
 
-use crate::trial::{LIMIT, Trial, WHILE, list, numbered};
+use crate::trial::{LIMIT, Trial, list, numbered};
 
 /// A job is tried three times, and parked.
 pub async fn attempts(trial: &Trial) -> Result<String> {
@@ -50,10 +50,7 @@ pub async fn safe(trial: &Trial) -> Result<String> {
         sleep(Duration::from_millis(20)).await;
     }
     // It is full now. The next job shows what the program does.
-    let start = Instant::now();
-    while start.elapsed() < WHILE && !program.has_ended() {
-        sleep(Duration::from_millis(20)).await;
-    }
+    program.let_it_try().await;
     program.kill("")?;
     let (jobs_left, retry) = (trial.take_all("jobs").await?, trial.take_all("jobs.retry").await?);
     let lost = jobs.iter().filter(|job| !jobs_left.contains(job) && !retry.contains(job)).count();

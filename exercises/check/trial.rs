@@ -62,14 +62,16 @@ impl Trial {
 
     /// Starts the program.
     pub fn start(&self, arguments: &[&str]) -> Result<Program> {
+        self.start_with(arguments, &[])
+    }
+
+    /// Starts the program with other values of `AMQP_URL` or `MYSQL_URL`.
+    pub fn start_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Result<Program> {
         let mut command = Command::new(&self.program);
         if let Some(database) = &self.database {
             command.env("MYSQL_URL", &database.url);
         }
-        self.start_command(command, arguments)
-    }
-
-    fn start_command(&self, mut command: Command, arguments: &[&str]) -> Result<Program> {
+        command.envs(variables.iter().copied());
         let (reader, writer) = pipe()?;
         command.args(arguments).stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
         let child = command.spawn().context("the program cannot be started")?;
@@ -93,16 +95,6 @@ impl Trial {
     /// Runs the program to its end.
     pub fn run(&self, arguments: &[&str]) -> Result<Ran> {
         self.start(arguments)?.ends()
-    }
-
-    /// Starts the program with another value of `AMQP_URL` or `MYSQL_URL`.
-    pub fn start_with(&self, arguments: &[&str], variable: &str, value: &str) -> Result<Program> {
-        let mut command = Command::new(&self.program);
-        if let Some(database) = &self.database {
-            command.env("MYSQL_URL", &database.url);
-        }
-        command.env(variable, value);
-        self.start_command(command, arguments)
     }
 
     /// A queue as the lessons have it: durable, and of the type quorum.
@@ -239,6 +231,14 @@ impl Program {
 
     pub fn has_ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Waits until it has ended, which it may, or has had the time to try.
+    pub async fn let_it_try(&mut self) {
+        let start = Instant::now();
+        while start.elapsed() < WHILE && !self.has_ended() {
+            sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Kills it as a power failure would (kill -9): the rest of each line that begins so and was

@@ -99,7 +99,7 @@ pub fn reset() -> Result<()> {
     if ours.is_running(Service::Mysql) {
         let url = Url::parse(&ours.mysql_url()).context("no address of MySQL")?;
         let client = ours.mysql(&url).context("there is no client of MySQL on this machine")?;
-        run_mysql(client, EMPTY)?;
+        ensure!(run_mysql(client, EMPTY)? == 0, "MySQL has not deleted its tables");
         say!("{}: deleted all tables", Service::Mysql.name());
     }
     Ok(())

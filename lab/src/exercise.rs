@@ -62,7 +62,7 @@ pub const EXERCISES: [Exercise; 26] = [
 
 impl Exercise {
     /// Where the reader works on it.
-    pub fn file(&self) -> PathBuf {
+    fn file(&self) -> PathBuf {
         self.in_folder("src/bin")
     }
 
@@ -89,7 +89,7 @@ impl Exercise {
     }
 
     /// The servers that its check needs.
-    pub fn services(&self) -> &'static [Service] {
+    fn services(&self) -> &'static [Service] {
         match self.0.split_once('-') {
             Some(("orders" | "products", _)) => &Service::ALL,
             _ => &[Service::Rabbitmq],

@@ -37,10 +37,13 @@ impl Management {
         Ok(())
     }
 
+    /// Deletes what may be gone already.
     pub fn delete(&self, path: &str) -> Result<()> {
         let request = agent().delete(self.url(path)).header("Authorization", self.authorization());
-        request.call()?;
-        Ok(())
+        match request.call() {
+            Ok(_) | Err(ureq::Error::StatusCode(404)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn url(&self, path: &str) -> String {
