@@ -12,9 +12,12 @@ use lapin::{Connection, message::Delivery};
 use mysql_async::Transaction;
 use mysql_async::prelude::Queryable;
 use tokio::time::sleep;
+use uuid::Uuid;
 
 use crate::database::{Database, Failure, persist};
 use crate::events::declare;
+use crate::feed::Told;
+use crate::service::Service;
 
 /// An event comes again soon after its first time, or after what was down has started again. Three
 /// months is longer than anything should be down.
@@ -23,15 +26,13 @@ const FORGET: &str =
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// Applies the events of a queue, one after the other, until Ctrl-C or until the connection is
-/// lost. `apply` gets the kind and the body; what it refuses goes to `products.dead`. `applied` is
-/// called with the body after each commit.
+/// lost. `apply` gets the kind and the body; what it refuses goes to `products.dead`.
 pub async fn consume(
     connection: &Connection,
     stop: &CancellationToken,
     queue: &'static str,
-    database: &Database,
+    service: &Service,
     mut apply: impl AsyncFnMut(&mut Transaction<'static>, &str, &[u8]) -> Result<(), Failure>,
-    mut applied: impl AsyncFnMut(&[u8]),
 ) -> anyhow::Result<()> {
     let channel = connection.create_channel().await?;
     declare(&channel).await?;
@@ -46,22 +47,27 @@ pub async fn consume(
             () = stop.cancelled() => return Ok(()),
         };
         let event = delivery.context(Ended(queue))??;
+        let kind = event.properties.kind().as_ref().map_or("", |kind| kind.as_str());
+        let told = Told::incoming(&Uuid::now_v7().to_string(), kind, &event.data);
+        service.feed.tell(&told, "arrived");
         let once = async || {
-            let mut transaction = database.begin().await?;
-            once(&mut transaction, &event, &mut apply).await?;
-            Ok(transaction.commit().await?)
+            let mut transaction = service.database.begin().await?;
+            let outcome = once(&mut transaction, &event, &mut apply).await?;
+            transaction.commit().await?;
+            Ok(outcome)
         };
         match persist(once).await {
-            Ok(()) => {
-                applied(&event.data).await;
-                let kind = event.properties.kind().as_ref();
-                let kind = printable(kind.map_or("", |kind| kind.as_str()).as_bytes());
+            Ok(outcome) => {
+                service.feed.tell(&told, outcome);
+                service.applied(&event.data).await;
+                let kind = printable(kind.as_bytes());
                 say!(" [x] Received {kind} {}", printable(&event.data))?;
                 event.ack(BasicAckOptions::default()).await?;
             }
             Err(reason) => {
                 // Without `requeue`. If the channel is gone, the event comes again.
                 if event.nack(BasicNackOptions::default()).await? {
+                    service.feed.tell(&told, &format!("put aside: {reason}"));
                     note!(" [!] An event goes to products.dead: {reason}");
                 }
             }
@@ -89,11 +95,12 @@ pub async fn forget(database: &Database, stop: &CancellationToken) -> anyhow::Re
     }
 }
 
+/// What has become of the event.
 async fn once(
     transaction: &mut Transaction<'static>,
     event: &Delivery,
     apply: &mut impl AsyncFnMut(&mut Transaction<'static>, &str, &[u8]) -> Result<(), Failure>,
-) -> Result<(), Failure> {
+) -> Result<&'static str, Failure> {
     let refused = |what: &str| Failure::Refused(what.to_owned());
     let id = event.properties.message_id().as_ref();
     let id = id.map_or("", |id| id.as_str());
@@ -105,8 +112,9 @@ async fn once(
     let insert =
         "INSERT INTO inbox (message_id) VALUES (?) ON DUPLICATE KEY UPDATE message_id = message_id";
     transaction.exec_drop(insert, (id,)).await?;
-    match transaction.affected_rows() {
-        0 => Ok(()), // known already
-        _ => apply(transaction, kind, &event.data).await,
+    if transaction.affected_rows() == 0 {
+        return Ok("known already");
     }
+    apply(transaction, kind, &event.data).await?;
+    Ok("applied")
 }

@@ -14,12 +14,13 @@ use lapin::{BasicProperties, Channel, Confirmation, Connection, PublisherConfirm
 use mysql_async::prelude::Queryable;
 use mysql_async::{Serialized, Transaction, params};
 use serde::Serialize;
-use tokio::sync::Notify;
 use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::database::{Database, Failure, persist};
 use crate::events::{LIKED, ProductId, declare};
+use crate::feed::{RECENT, Told};
+use crate::service::Service;
 
 /// How many events the relay takes from the outbox at once.
 const BATCH: u32 = 1000;
@@ -70,14 +71,25 @@ pub async fn write_all<T: Serialize>(
     Ok(transaction.exec_drop(insert, (kind, Serialized(&events))).await?)
 }
 
+/// How many events wait in the outbox, and the latest of them, for a page.
+pub async fn latest(database: &Database) -> Result<(u64, Vec<Told>), Failure> {
+    let mut connection = database.connection().await?;
+    let count: Option<u64> = connection.query_first("SELECT COUNT(*) FROM outbox").await?;
+    let select =
+        format!("SELECT message_id, kind, body FROM outbox ORDER BY id DESC LIMIT {RECENT}");
+    let told = |(id, kind, body): (String, String, String)| Told::outgoing(&id, &kind, &body);
+    let mut latest = connection.query_map(select, told).await?;
+    latest.reverse();
+    Ok((count.unwrap_or_default(), latest))
+}
+
 /// Publishes what is in the outbox until Ctrl-C or until the connection is lost. `written` wakes
 /// it. If it dies between the confirm and the deletion, it publishes an event twice, with the same
 /// message id.
 pub async fn relay(
     connection: &Connection,
     stop: &CancellationToken,
-    database: &Database,
-    written: &Notify,
+    Service { database, written, feed, .. }: &Service,
 ) -> anyhow::Result<()> {
     let open = async || {
         let channel = connection.create_channel().await?;
@@ -102,7 +114,7 @@ pub async fn relay(
         let mut refused = false;
         for (event, confirm) in events.iter().zip(confirms) {
             match confirmed(connection, confirm).await? {
-                Confirmation::Ack(None) => sent.push(event.id),
+                Confirmation::Ack(None) => sent.push(event),
                 Confirmation::Nack(_) => refused = true,
                 _ => bail!("an event came back: was a queue deleted?"),
             }
@@ -124,9 +136,14 @@ pub async fn relay(
             }
             continue;
         }
+        let last = sent.len().saturating_sub(RECENT); // no page shows more of them
+        for Event { message_id, kind, body, .. } in &sent[last..] {
+            feed.tell(&Told::outgoing(message_id, kind, body), "published");
+        }
+        let ids: Vec<u64> = sent.iter().map(|event| event.id).collect();
         let delete = async || {
             let mut transaction = database.begin().await?;
-            transaction.exec_drop(DELETE, (Serialized(&sent),)).await?;
+            transaction.exec_drop(DELETE, (Serialized(&ids),)).await?;
             Ok(transaction.commit().await?)
         };
         persist(delete).await.map_err(Error::msg)?;

@@ -1,10 +1,9 @@
-//! HTTP: answers, errors, the page and its live updates.
+//! HTTP: answers, errors, the page and its news.
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -19,19 +18,17 @@ use axum::routing::get;
 use axum::{Json, Router};
 use common::{CancellationToken, note};
 use futures_lite::future::or;
-use futures_lite::stream::{self, Stream};
+use futures_lite::stream::{self, Stream, StreamExt};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use mysql_async::prelude::Queryable;
-use serde::Serialize;
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, Semaphore, broadcast};
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
-use crate::database::{Database, Failure, within};
-use crate::events::ProductId;
+use crate::database::Failure;
+use crate::service::{Product, Service};
 
 /// How long requests may take to finish when the service ends.
 const GRACE: Duration = Duration::from_secs(2);
@@ -45,142 +42,8 @@ const CONNECTIONS: u32 = 200;
 /// The largest body of a request, in bytes.
 const BODY_MAX: usize = 16 * 1024;
 
-/// How often we look for what another instance of this service has changed.
-const REFRESH: Duration = Duration::from_secs(5);
-
-/// How many changes a page may be behind. One that has missed some reads the list again.
-const BEHIND: usize = 1000;
-
 /// What a page may load: what comes from us, and pictures.
 const CONTENT: &str = "default-src 'self'; img-src 'self' http: https:; frame-ancestors 'none'";
-
-/// A product as both services show it.
-#[derive(Clone, PartialEq, Serialize)]
-pub struct Product {
-    pub id: u32,
-    pub title: String,
-    pub image: String,
-    pub likes: u32,
-}
-
-/// What the routes of a service work with.
-pub struct Service {
-    pub database: Database,
-    /// An event has been written into the outbox.
-    pub written: Notify,
-    /// The service ends: pages that wait for news are let go.
-    pub ending: CancellationToken,
-    /// Names of ours besides `localhost`.
-    hosts: Vec<String>,
-    /// The products as we have seen them last.
-    known: Mutex<BTreeMap<u32, Product>>,
-    /// Locked while we read: what was read earlier must not replace what was read later.
-    reading: tokio::sync::Mutex<()>,
-    /// What has changed since, for the pages: JSON.
-    changes: broadcast::Sender<String>,
-}
-
-impl Service {
-    pub fn new(database: Database, hosts: Vec<String>) -> Self {
-        Self {
-            database,
-            written: Notify::new(),
-            ending: CancellationToken::new(),
-            hosts,
-            known: Mutex::default(),
-            reading: tokio::sync::Mutex::default(),
-            changes: broadcast::Sender::new(BEHIND),
-        }
-    }
-
-    /// To be called after each change of a product: tells the pages, and wakes the relay.
-    pub async fn changed(&self, id: u32) {
-        self.written.notify_one();
-        let _reading = self.reading.lock().await;
-        if let Ok(products) = within(self.read(Some(id))).await {
-            self.tell(id, products.into_iter().next());
-        }
-    }
-
-    /// To be called after each event that was applied.
-    pub async fn applied(&self, event: &[u8]) {
-        match serde_json::from_slice(event) {
-            Ok(ProductId { id }) => self.changed(id).await,
-            Err(_) => self.written.notify_one(),
-        }
-    }
-
-    /// Reads all products, and tells the pages of those that have changed.
-    pub async fn refresh(&self) {
-        let _reading = self.reading.lock().await;
-        let Ok(products) = within(self.read(None)).await else { return };
-        let products: BTreeMap<_, _> =
-            products.into_iter().map(|product| (product.id, product)).collect();
-        let known: Vec<u32> = self.known().keys().copied().collect();
-        for id in known.into_iter().filter(|id| !products.contains_key(id)) {
-            self.tell(id, None);
-        }
-        for (id, product) in products {
-            self.tell(id, Some(product));
-        }
-    }
-
-    fn known(&self) -> MutexGuard<'_, BTreeMap<u32, Product>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn tell(&self, id: u32, product: Option<Product>) {
-        let mut known = self.known();
-        if known.get(&id) == product.as_ref() {
-            return;
-        }
-        let change = match product {
-            Some(product) => {
-                let change = json!(product).to_string();
-                known.insert(id, product);
-                change
-            }
-            None => {
-                known.remove(&id);
-                json!({ "deleted": id }).to_string()
-            }
-        };
-        let _ = self.changes.send(change); // an error: no page is open
-    }
-
-    /// All products, or this one. If MySQL is away, as they were the last time.
-    pub async fn products(&self, id: Option<u32>) -> Vec<Product> {
-        match within(self.read(id)).await {
-            Ok(products) => products,
-            Err(_) => {
-                let known = self.known();
-                known.values().filter(|known| id.is_none_or(|id| id == known.id)).cloned().collect()
-            }
-        }
-    }
-
-    async fn read(&self, id: Option<u32>) -> Result<Vec<Product>, Failure> {
-        let mut connection = self.database.connection().await?;
-        let select = "SELECT id, title, image, likes FROM products";
-        let product = |(id, title, image, likes)| Product { id, title, image, likes };
-        Ok(match id {
-            Some(id) => {
-                connection.exec_map(format!("{select} WHERE id = ?"), (id,), product).await?
-            }
-            None => connection.query_map(format!("{select} ORDER BY id"), product).await?,
-        })
-    }
-
-    /// As long as a page is open, looks for what another instance of this service has changed.
-    async fn follow<T>(&self) -> T {
-        loop {
-            sleep(REFRESH).await;
-            if self.changes.receiver_count() > 0 {
-                self.refresh().await;
-            }
-        }
-    }
-}
 
 /// What is answered when something is wrong: a status, and `{"message": ...}`.
 pub struct Refusal(pub StatusCode, pub String);
@@ -246,7 +109,8 @@ pub fn router(
         .route("/", get(async move || Html(page)))
         .route("/page.js", js(script))
         .route("/products.js", js(include_str!("../static/products.js")))
-        .route("/api/events", get(changes))
+        .route("/events.js", js(include_str!("../static/events.js")))
+        .route("/api/events", get(news))
         .route("/style.css", file("text/css", include_str!("../static/style.css")))
         .route("/images/lighthouse.svg", svg(include_str!("../static/lighthouse.svg")))
         .route("/images/mountain.svg", svg(include_str!("../static/mountain.svg")))
@@ -315,24 +179,25 @@ pub async fn list(State(service): State<Arc<Service>>) -> Json<Vec<Product>> {
     Json(service.products(None).await)
 }
 
-/// Server-sent events: each product that changes, from now on. A page then reads the list.
+/// Server-sent events: the latest events, and all news from now on. A page then reads the list.
 /// <https://developer.mozilla.org/en-US/docs/Web/API/Server-sent_events>
-async fn changes(
+async fn news(
     State(service): State<Arc<Service>>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let changes = service.changes.subscribe();
-    let events = stream::unfold(changes, move |mut changes| {
+    let (latest, news) = service.feed.subscribe();
+    let news = stream::unfold(news, move |mut news| {
         let service = Arc::clone(&service);
         async move {
             // It ends for a page that has missed something, too: the browser asks again.
-            let change = tokio::select! {
-                change = changes.recv() => change.ok()?,
+            let next = tokio::select! {
+                next = news.recv() => next.ok()?,
                 () = service.ending.cancelled() => return None,
             };
-            Some((Ok(Event::default().data(change)), changes))
+            Some((next, news))
         }
     });
-    Sse::new(events).keep_alive(KeepAlive::default())
+    let event = |(name, data)| Ok(Event::default().event(name).data(data));
+    Sse::new(stream::iter(latest).chain(news).map(event)).keep_alive(KeepAlive::default())
 }
 
 /// Answers requests at this address until `work` ends.

@@ -1,61 +1,71 @@
-import { follow } from "/products.js";
+import { follow, send } from "/products.js";
 
-const status = document.getElementById("status");
-const form = document.getElementById("form");
-const save = document.getElementById("save");
-let changing = null; // the id of the product in the form; null: a new one
+const element = id => document.getElementById(id);
+const form = element("form");
+const { title, image, address } = form.elements;
+let changing = null; // the product in the form; null: a new one
+let sending = false;
 
-async function send(method, path, body) {
-  try {
-    const answer = await fetch(path, {
-      method,
-      headers: body && { "content-type": "application/json" },
-      body: body && JSON.stringify(body),
-    });
-    status.textContent = answer.ok ? "" : (await answer.json()).message;
-    return answer.ok;
-  } catch {
-    status.textContent = "this service does not answer";
-  }
-}
-
+// Puts a product into the form: a new one, or one that is there.
 function edit(product) {
-  changing = product?.id ?? null;
-  save.textContent = product ? "Change" : "Add";
-  form.elements.title.value = product?.title ?? "";
-  form.elements.image.value = product?.image ?? "/images/lighthouse.svg";
+  changing = product;
+  element("heading").textContent = product ? `Change ${product.title}` : "A new picture";
+  element("save").textContent = product ? "Change" : "Add";
+  element("cancel").hidden = !product;
+  element("message").textContent = "";
+  title.value = product?.title ?? "";
+  const choices = [...image].map(choice => choice.value);
+  const known = !product || choices.includes(product.image);
+  image.value = known ? product?.image ?? choices[0] : "";
+  address.value = known ? "" : product.image;
+  choose();
 }
+
+// The address is asked for only if none of the pictures is chosen.
+function choose() {
+  address.hidden = image.value !== "";
+  address.required = !address.hidden;
+}
+
+// Back to a new one. The focus goes to where it came from.
+function finish() {
+  const id = changing?.id;
+  edit(null);
+  if (id !== undefined) document.querySelector(`#product-${id} button`)?.focus();
+}
+
+form.addEventListener("change", choose);
+element("cancel").addEventListener("click", finish);
+form.addEventListener("keydown", event => { if (event.key === "Escape" && changing) finish(); });
 
 form.addEventListener("submit", async event => {
   event.preventDefault();
-  const draft = { title: form.elements.title.value, image: form.elements.image.value };
-  const done = changing === null
-    ? await send("POST", "/api/products", draft)
-    : await send("PUT", `/api/products/${changing}`, draft);
-  if (done) edit(null);
+  if (sending) return; // a double click adds one picture
+  sending = true;
+  const draft = { title: title.value, image: image.value || address.value };
+  const refused = changing
+    ? await send("PUT", `/api/products/${changing.id}`, draft)
+    : await send("POST", "/api/products", draft);
+  sending = false;
+  if (refused) element("message").textContent = refused;
+  else finish();
 });
 
-function button(label, what, title) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.textContent = label;
-  button.setAttribute("aria-label", `${label} ${title}`);
-  button.addEventListener("click", what);
-  return button;
+// Asks first: a deleted product takes its likes along.
+function remove(product) {
+  const ask = element("ask");
+  element("question").textContent = `Delete ${product.title}?`;
+  ask.returnValue = "";
+  ask.showModal();
+  return new Promise(answer => {
+    ask.addEventListener("close", () => {
+      answer(ask.returnValue === "delete" ? send("DELETE", `/api/products/${product.id}`) : "");
+    }, { once: true });
+  });
 }
 
-// Titles are text, never HTML: `textContent` shows them as they are.
-follow((product, item) => {
-  if (!item.firstChild) item.innerHTML = '<img alt=""><h2></h2><div class="row"><span></span></div>';
-  const image = item.querySelector("img");
-  if (image.getAttribute("src") !== product.image) image.src = product.image;
-  item.querySelector("h2").textContent = product.title;
-  item.querySelector("span").textContent = product.likes === 1 ? "1 like" : `${product.likes} likes`;
-  const focused = item.contains(document.activeElement) && document.activeElement.textContent;
-  item.querySelectorAll("button").forEach(button => button.remove());
-  item.querySelector(".row").append(
-    button("Change", () => { edit(product); form.elements.title.focus(); }, product.title),
-    button("Delete", () => send("DELETE", `/api/products/${product.id}`), product.title),
-  );
-  [...item.querySelectorAll("button")].find(button => button.textContent === focused)?.focus();
+follow({
+  Change: product => { edit(product); title.focus(); },
+  Delete: remove,
 });
+edit(null);

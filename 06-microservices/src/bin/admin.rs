@@ -15,7 +15,8 @@ use clap::Parser;
 use common::{beside, note, supervise};
 use microservices::database::{Database, Failure, persist, within};
 use microservices::events::{self, CREATED, DELETED, LIKED, ProductId, UPDATED, WANTED};
-use microservices::web::{Product, Refusal, Service};
+use microservices::service::{Product, Service};
+use microservices::web::Refusal;
 use microservices::{inbox, outbox, web};
 use mysql_async::Transaction;
 use mysql_async::prelude::Queryable;
@@ -72,14 +73,13 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let script = include_str!("../../static/admin.js");
     let router = web::router(page, script, routes, &service);
     let work = supervise(env!("CARGO_BIN_NAME"), async |connection, stop| {
-        let database = &service.database;
-        let applied = async |event: &[u8]| service.applied(event).await;
         tokio::try_join!(
             beside("admin: relay", async |connection| {
-                outbox::relay(connection, stop, database, &service.written).await
+                outbox::relay(connection, stop, &service).await
             }),
-            inbox::consume(connection, stop, "admin", database, apply, applied),
-            inbox::forget(database, stop),
+            inbox::consume(connection, stop, "admin", &service, apply),
+            inbox::forget(&service.database, stop),
+            service.feed.watch(connection, stop, "main"),
         )?;
         Ok(())
     });

@@ -25,7 +25,7 @@ const WAITING: &str = " [*] Waiting for events. To exit press CTRL+C";
 pub struct Test {
     /// Those that a test may break.
     servers: Option<Servers>,
-    instance: Instance,
+    pub instance: Instance,
     amqp_url: String,
     mysql_url: String,
     /// The ports of `admin` and `main`, once they have one.
@@ -76,13 +76,18 @@ impl Test {
         self.servers.as_ref().unwrap()
     }
 
-    fn restart(&mut self, name: &str, arguments: &[&str]) {
+    pub fn kill(&mut self, name: &str) {
         let terminal = if name == "admin" { &mut self.admin } else { &mut self.main };
         if !terminal.has_ended() {
             terminal.signal(Signal::SIGKILL);
         }
         wait_until(LIMIT, || terminal.has_ended()).unwrap();
-        *terminal = service(name, arguments, (&self.amqp_url, &self.mysql_url), &mut self.ports);
+    }
+
+    pub fn restart(&mut self, name: &str, arguments: &[&str]) {
+        self.kill(name);
+        let service = service(name, arguments, (&self.amqp_url, &self.mysql_url), &mut self.ports);
+        *if name == "admin" { &mut self.admin } else { &mut self.main } = service;
     }
 
     pub fn admin(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
@@ -135,7 +140,7 @@ impl Test {
     }
 
     /// Publishes to the exchange `products` what no service would.
-    async fn publish(&self, kind: &str, body: &str, id: Option<&str>) {
+    pub async fn publish(&self, kind: &str, body: &str, id: Option<&str>) {
         let connection = self.connect().await;
         let channel = connection.create_channel().await.unwrap();
         channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
@@ -392,20 +397,55 @@ async fn pages() {
     page.set_read_timeout(Some(LIMIT)).unwrap();
     write!(page, "GET /api/events HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n").unwrap();
     let mut lines = BufReader::new(page).lines().map(Result::unwrap);
-    let mut next = |begin: &str| lines.find(|line| line.starts_with(begin)).unwrap();
-    assert!(next("content-security-policy: ").contains("default-src 'self'"));
+    let policy = lines.find(|line| line.starts_with("content-security-policy: ")).unwrap();
+    assert!(policy.contains("default-src 'self'"));
+    // the data of the next server-sent event of this name that is so
+    let mut next = |name: &str, wanted: &dyn Fn(&Value) -> bool| {
+        while let Some(line) = lines.next() {
+            if line == format!("event: {name}") {
+                let data = lines.next().unwrap();
+                let data = serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap();
+                if wanted(&data) {
+                    return data;
+                }
+            }
+        }
+        panic!("no more news")
+    };
 
     // What `Test::shared` waited for may be told only now: the row is there first.
     let mountain = |likes| json!({"id": 2, "title": "Mountain", "image": "/images/mountain.svg", "likes": likes});
     for likes in 1..=2 {
         assert_eq!(test.main("POST", "/api/products/2/like").0, 200);
-        assert_eq!(next("data: {\"id\":2,"), format!("data: {}", mountain(likes)));
+        assert_eq!(next("product", &|product| product["id"] == 2), mountain(likes));
     }
     assert_eq!(test.admin("DELETE", "/api/products/2", None).0, 204);
-    assert_eq!(next("data: "), "data: {\"deleted\":2}");
+    assert_eq!(next("product", &|_| true), json!({"deleted": 2}));
     // done by another one of its kind
     test.mysql("UPDATE DB_main.products SET title = 'Old ship' WHERE id = 3");
-    assert!(next("data: ").contains("Old ship"));
+    assert_eq!(next("product", &|_| true)["title"], "Old ship");
+
+    // what becomes of the events: ours, and those that come
+    let step = |kind: &'static str, step: &'static str| {
+        move |event: &Value| event["kind"] == kind && event["step"] == step
+    };
+    assert_eq!(test.main("POST", "/api/products/3/like").0, 200);
+    let liked = next("event", &step("product_liked", "published"));
+    assert_eq!((&liked["way"], &liked["body"]), (&json!("out"), &json!("{\"id\":3}")));
+    let ship = json!({"title": "Ship", "image": "/images/sailboat.svg"});
+    assert_eq!(test.admin("PUT", "/api/products/3", Some(ship)).0, 202);
+    let arrived = next("event", &step("product_updated", "arrived"));
+    let applied = next("event", &step("product_updated", "applied"));
+    assert_eq!((&arrived["way"], &arrived["id"]), (&json!("in"), &applied["id"]));
+    let long = format!("{{\"id\": \"{}\u{202e}\"}}", "é".repeat(300));
+    test.publish("product_updated", &long, Some("wrong")).await;
+    let aside = next("event", &|event| {
+        event["step"].as_str().unwrap().starts_with("put aside: invalid type")
+    });
+    assert_eq!(aside["body"].as_str().unwrap().chars().count(), 204);
+    next("behind", &|behind| {
+        *behind == json!({"outbox": 0, "queue": {"messages": 0, "consumers": 1}})
+    });
 
     let port = admin;
     let ask = |host: &str, origin: &str| {
