@@ -212,8 +212,17 @@ fn find(name: Option<&str>) -> Result<Option<&'static Exercise>> {
         return Ok(next());
     };
     let found = EXERCISES.iter().find(|exercise| exercise.0 == name);
-    let known = || EXERCISES.map(|exercise| exercise.0).join(", ");
-    found.map(Some).with_context(|| format!("there is no exercise `{name}`; there are {}", known()))
+    found.map(Some).with_context(|| {
+        let group = name.split('-').next().filter(|group| !group.is_empty());
+        let near = EXERCISES.map(|exercise| exercise.0).into_iter();
+        let near = near.filter(|name| group.is_some_and(|group| name.starts_with(group)));
+        match near.collect::<Vec<_>>().join(", ") {
+            near if near.is_empty() => {
+                format!("there is no exercise `{name}`: see `cargo lab exercise`")
+            }
+            near => format!("there is no exercise `{name}`; did you mean one of {near}?"),
+        }
+    })
 }
 
 /// Shows which are done, and the next one.

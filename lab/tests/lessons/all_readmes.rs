@@ -14,8 +14,7 @@ use pulldown_cmark::{Event, Parser, Tag};
 use crate::support::{Servers, lab, program};
 
 /// Plays pages in the order in which a reader meets them, one after the other with the same
-/// servers. Then again, as a curious reader who begins each of them anew. (That of the cluster only
-/// once: it takes long.)
+/// servers. Then again, as a curious reader who begins each of them anew.
 fn pages_are_true(folders: &[&Path]) {
     let servers = Servers::start(&Service::ALL);
     let mut instance = servers.instance.clone();
@@ -24,9 +23,6 @@ fn pages_are_true(folders: &[&Path]) {
     for (time, folder) in (0..2).flat_map(|time| folders.iter().map(move |folder| (time, folder))) {
         let readme = Readme::read(&folder.join("README.md")).unwrap();
         readme.check_excerpts(folder).unwrap();
-        if time > 0 && readme.wants_nodes() {
-            continue;
-        }
         let mut show = |shown: Shown| {
             if let Shown::Line { terminal, text } = shown {
                 println!("{terminal} | {text}");
@@ -113,6 +109,37 @@ fn excerpts_are_whole() {
                 assert_eq!(open, close, "{}: {code}", readme.at(excerpt.line));
             }
         }
+    }
+}
+
+/// The minutes of each lesson on the front page: 150 words, or two commands, a minute; and what the
+/// programs take, which is a few minutes at most.
+#[test]
+fn the_front_page_knows_how_long_a_lesson_takes() {
+    let front = std::fs::read_to_string(root().join("README.md")).unwrap();
+    for folder in lessons().unwrap() {
+        let name = folder.file_name().unwrap().to_str().unwrap();
+        let row = front.lines().find(|line| line.starts_with(&format!("| [{name}]"))).unwrap();
+        let mut cells =
+            row.split('|').rev().skip(1).map(|cell| cell.trim().parse::<f64>().unwrap());
+        let (wanted_do, wanted_read) = (cells.next().unwrap(), cells.next().unwrap());
+
+        let text = std::fs::read_to_string(folder.join("README.md")).unwrap();
+        let (mut transcript, mut words, mut commands) = (false, 0, 0);
+        for line in text.lines() {
+            match line.strip_prefix("```") {
+                Some(info) => transcript = info.starts_with("console"),
+                None if transcript => {
+                    commands += usize::from(line.starts_with("$ ") || line.starts_with('^'));
+                }
+                None => words += line.split_whitespace().count(),
+            }
+        }
+        let read = words as f64 / 150.0;
+        assert!((wanted_read - read).abs() <= 3.0, "{name}: {words} words, {read:.0} minutes");
+        let done = commands as f64 / 2.0;
+        let programs = wanted_do - done;
+        assert!((-2.5..=5.0).contains(&programs), "{name}: {commands} commands, {done} minutes");
     }
 }
 

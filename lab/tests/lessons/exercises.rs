@@ -470,7 +470,13 @@ fn what_the_command_says() {
     };
     let (lines, code) = lab(&["hello-confrim"]);
     assert_eq!(code, Some(1));
-    assert!(lines[0].starts_with("Error: there is no exercise `hello-confrim`; there are hello-"));
+    let near = "hello-confirm, hello-mandatory, hello-acknowledge";
+    let expected =
+        format!("Error: there is no exercise `hello-confrim`; did you mean one of {near}?");
+    assert_eq!(lines, [expected]);
+    let (lines, code) = lab(&["-"]);
+    assert_eq!(code, Some(1));
+    assert_eq!(lines, ["Error: there is no exercise `-`: see `cargo lab exercise`"]);
     for Exercise(name) in &EXERCISES {
         let (lines, code) = lab(&["--hint", name]);
         assert_eq!((lines[0].as_str(), code), (*name, Some(0)));
