@@ -1,4 +1,4 @@
-//! What the programs of this lesson share.
+//! What the programs here share.
 
 use clap::error::ErrorKind;
 use lapin::types::{AMQPValue, FieldTable, ShortString};

@@ -1,4 +1,4 @@
-//! What the programs of this lesson share: the queues, and what an order is.
+//! What the programs here share: the queues, and what an order is.
 
 pub mod table;
 

@@ -133,7 +133,7 @@ impl Table {
         if shape != EXPECTED {
             bail!(
                 "{server}: the table `tb_order` in the database `{}` has other columns than this \
-                 lesson needs: {}. Rename it (RENAME TABLE tb_order TO tb_order_old) and start again: \
+                 program needs: {}. Rename it (RENAME TABLE tb_order TO tb_order_old) and start again: \
                  then a new one is made",
                 opts.db_name().unwrap_or_default(),
                 shape.join(", ")

@@ -136,7 +136,7 @@ async fn from_our_pages(
             Err(refusal) => refusal.into_response(),
         },
         false => {
-            let message = "this is for pages from here only: see the README".to_owned();
+            let message = "this is for pages from here only; --host names another host".to_owned();
             Refusal(StatusCode::FORBIDDEN, message).into_response()
         }
     };

@@ -1,4 +1,4 @@
-//! What the programs of this lesson share: the queues, and what travels with a job.
+//! What the programs here share: the queues, and what travels with a job.
 
 pub mod job;
 

@@ -1,4 +1,4 @@
-//! What the programs of this lesson share: the stream, and where in it a reader begins.
+//! What the programs here share: the stream, and where in it a reader begins.
 
 pub mod link;
 
@@ -13,7 +13,7 @@ use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable};
 use rabbitmq_stream_client::types::OffsetSpecification;
 
-/// Which stream, and how much it keeps. Name and size are those of the official tutorial in Rust.
+/// Which stream, and how much it keeps. Name and size are those of RabbitMQ's own example in Rust.
 #[derive(Args)]
 pub struct Stream {
     /// The name of the stream

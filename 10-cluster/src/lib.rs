@@ -1,4 +1,4 @@
-//! What the programs of this lesson share: the queue, what a message says, and the longest gap.
+//! What the programs here share: the queue, what a message says, and the longest gap.
 
 use std::time::Duration;
 

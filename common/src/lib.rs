@@ -1,5 +1,5 @@
-//! What all lessons share: where the servers are and who we are, a connection, the next connection
-//! when one is lost, and what a program prints. The AMQP calls are in the lessons.
+//! What all programs share: where the servers are and who we are, a connection, the next connection
+//! when one is lost, and what a program prints. Most AMQP calls are in the programs themselves.
 //!
 //! - [`address`]: `AMQP_URL` and `MYSQL_URL`;
 //! - [`connect`]: one connection, its address, its name, its clean end;

@@ -1,5 +1,5 @@
 //! What an error of MySQL or MariaDB says of the statement that got it, and what to do while the
-//! server is away, for lessons 5 and 6.
+//! server is away.
 //!
 //! Codes and states: <https://dev.mysql.com/doc/mysql-errors/en/server-error-reference.html>.
 

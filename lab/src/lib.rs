@@ -10,6 +10,7 @@ pub mod exercise;
 pub mod guard;
 pub mod install;
 pub mod jobs;
+pub mod new;
 pub mod play;
 pub mod process;
 pub mod progress;

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use lab::bench::Benchmark;
 use lab::progress::Tasks;
 use lab::servers::{NODES, Server};
-use lab::{control, exercise, guard, jobs, signals, status, up};
+use lab::{control, exercise, guard, jobs, new, signals, status, up};
 
 /// The lab of the RabbitMQ course: it starts the servers, and plays and tests the lessons.
 ///
@@ -28,6 +28,19 @@ enum Cmd {
     Play {
         /// Lessons by number or name [default: all]
         lessons: Vec<String>,
+    },
+    /// Make a project of your own out of a lesson
+    ///
+    /// It has the programs of the lesson, tests, an image, and a README.
+    New {
+        /// Where: a folder that is not there yet, or is empty
+        folder: PathBuf,
+        /// The lesson, by number or name
+        #[arg(long)]
+        from: String,
+        /// The name of the package [default: that of the folder]
+        #[arg(long)]
+        name: Option<String>,
     },
     /// Show the exercises, check one, or check each as you go
     ///
@@ -170,6 +183,7 @@ fn main() -> ExitCode {
 fn command(command: Cmd) -> Result<ExitCode> {
     match command {
         Cmd::Play { lessons } => jobs::play(&lessons)?,
+        Cmd::New { folder, from, name } => new::new(&folder, &from, name.as_deref())?,
         Cmd::Exercise(exercise) => return exercises(&exercise),
         Cmd::Test { arguments } => return jobs::test(&arguments),
         Cmd::Bench { names, write } => return jobs::bench(&names, write),

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::mem;
+use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
@@ -140,6 +141,12 @@ impl<'a> Player<'a> {
         Ok(())
     }
 
+    /// Where the reader of the page types: the root of its workspace.
+    fn folder(&self) -> &Path {
+        let mut folders = self.readme.path.ancestors();
+        folders.find(|folder| folder.join("Cargo.lock").is_file()).unwrap_or(root())
+    }
+
     fn line(&mut self, terminal: &str, text: &str) {
         if let Some(heading) = self.heading.take() {
             (self.show)(Shown::Heading(heading));
@@ -169,7 +176,7 @@ impl<'a> Player<'a> {
             // The shell outlives ^C as in a terminal, and ends with the exit code of the command.
             // `^\` leaves no file with the memory of what it has ended.
             .arg(format!("trap : INT\nulimit -c 0\n{}", self.with_ports(command)))
-            .current_dir(root())
+            .current_dir(self.folder())
             .env("AMQP_URL", self.instance.amqp_url())
             .env("STREAM_URL", self.instance.stream_url())
             .env("MYSQL_URL", self.instance.mysql_url())

@@ -121,7 +121,7 @@ async fn receive(
         }
     }
 
-    // Take no new order, and give back those in our hands, as the worker of lesson 2 does.
+    // Take no new order, and give back those in our hands.
     channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
     let all = BasicNackOptions { multiple: true, requeue: true };
     channel.basic_nack(0, all).await?;

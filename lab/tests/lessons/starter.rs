@@ -1,14 +1,17 @@
 //! A lesson copied elsewhere is a project of its own.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{fs, io};
 
+use lab::play::play;
 use lab::process::cargo;
+use lab::readme::Readme;
+use lab::servers::Service;
 use lab::{lessons, root};
 use tempfile::TempDir;
 
-use crate::support::{Terminal, program, vhost};
+use crate::support::{Servers, Terminal, lab, program, vhost};
 
 fn copy(from: &Path, to: &Path) {
     copy_with(from, to, |from, to| fs::copy(from, to).map(drop));
@@ -47,31 +50,144 @@ pub const PROFILE: [&str; 4] = [
     "profile.dev.package.'*'.codegen-units=1",
 ];
 
+/// Copied by hand, with `common` beside it, a lesson is a project of its own, too.
 #[test]
 fn a_copied_lesson_builds_and_runs() {
-    let url = vhost("copied");
     let (folder, target) = (tempfile::tempdir().unwrap(), target());
+    let lesson = lessons().unwrap().remove(0);
+    let copied = folder.path().join("hello");
     copy(&root().join("common"), &folder.path().join("common"));
-    for lesson in lessons().unwrap() {
-        let copied = folder.path().join(lesson.file_name().unwrap());
-        copy(&lesson, &copied);
-        fs::copy(root().join("Cargo.lock"), copied.join("Cargo.lock")).unwrap();
-        let mut build = cargo();
-        build.current_dir(&copied).env("CARGO_TARGET_DIR", target.path());
-        build.args(["build", "--quiet", "--offline", "--bins"]).args(PROFILE);
-        assert!(build.status().unwrap().success(), "{}", copied.display());
-    }
-    for (program, line) in [
-        ("send", " [x] Sent Hello World!"),
-        ("new-task", " [x] Sent Hello World!"),
-        ("emit-log", " [x] Sent Hello World!"),
-        ("emit-log-topic", " [x] Sent kern.info: Hello World!"),
-    ] {
-        let mut command = Command::new(target.path().join("debug").join(program));
-        command.env("AMQP_URL", &url);
-        if program == "emit-log-topic" {
-            command.arg("kern.info");
+    copy(&lesson, &copied);
+    fs::copy(root().join("Cargo.lock"), copied.join("Cargo.lock")).unwrap();
+    let mut build = cargo();
+    build.current_dir(&copied).env("CARGO_TARGET_DIR", target.path());
+    build.args(["build", "--quiet", "--offline", "--bins"]).args(PROFILE);
+    assert!(build.status().unwrap().success());
+    let mut command = Command::new(target.path().join("debug/send"));
+    command.env("AMQP_URL", vhost("copied"));
+    assert_eq!(Terminal::start(command).finish().0, [" [x] Sent Hello World!"]);
+}
+
+/// `cargo lab new`: what is said, and whether it succeeds.
+fn new(folder: &Path, arguments: &[&str]) -> (Vec<String>, bool) {
+    let mut command = Command::new(lab());
+    command.arg("new").arg(folder).args(arguments);
+    let (lines, status) = Terminal::start(command).finish();
+    (lines, status.success())
+}
+
+/// All files in a folder, with their text.
+fn texts(folder: &Path) -> Vec<(PathBuf, String)> {
+    let mut texts = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => texts.extend(self::texts(&path)),
+            false => texts.push((path.clone(), fs::read_to_string(path).unwrap())),
         }
-        assert_eq!(Terminal::start(command).finish().0, [line]);
     }
+    texts
+}
+
+/// A project out of each lesson knows nothing of the course. Its page is true, its programs and
+/// tests compile without a word and without a network, and its tests pass.
+#[test]
+fn each_lesson_becomes_a_project() {
+    let servers = Servers::start(&Service::ALL);
+    let (folder, target) = (tempfile::tempdir().unwrap(), target());
+    // Each project finds what is compiled already, and is compiled in the quickest way.
+    let config = format!(
+        "[build]\ntarget-dir = {:?}\n[net]\noffline = true\n[profile.dev]\ndebug = false\nincremental = false\n",
+        target.path()
+    );
+    fs::create_dir(folder.path().join(".cargo")).unwrap();
+    fs::write(folder.path().join(".cargo/config.toml"), config).unwrap();
+    for lesson in lessons().unwrap() {
+        let number = &lesson.file_name().unwrap().to_str().unwrap()[..2];
+        let project = folder.path().join(format!("thumbnails-{number}"));
+        let (said, success) = new(&project, &["--from", number]);
+        assert!(success, "{said:?}");
+        for (path, text) in texts(&project) {
+            let text = text.to_lowercase();
+            let own = ["LICENSE", "Cargo.lock"].iter().any(|name| path.ends_with(name));
+            for word in ["lesson", "course ", "cargo lab", "tutorial", "{main}"] {
+                assert!(own || !text.contains(word), "{}: {word}", path.display());
+            }
+        }
+        let run = |arguments: &[&str]| {
+            let mut command = cargo();
+            command.current_dir(&project).args(arguments);
+            command.env("AMQP_URL", servers.instance.amqp_url());
+            command.env("MYSQL_URL", servers.instance.mysql_url());
+            let output = command.output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.success(), "{number}: {arguments:?}: {said}");
+            assert!(!said.contains("warning"), "{number}: {arguments:?}: {said}");
+        };
+        run(&["fmt", "--all", "--check"]);
+        run(&["test", "--locked", "--test", "delivery", "--no-run"]);
+        let readme = Readme::read(&project.join("README.md")).unwrap();
+        play(&readme, &servers.instance, servers.guard(), false, &mut |_| ()).unwrap();
+        if number == "02" {
+            run(&[
+                "clippy",
+                "--locked",
+                "--workspace",
+                "--all-targets",
+                "--",
+                "--deny",
+                "warnings",
+            ]);
+            run(&["test", "--locked", "--workspace"]);
+        } else {
+            run(&["test", "--locked", "--test", "delivery"]);
+        }
+    }
+}
+
+/// What cannot be made is refused, and changes nothing.
+#[test]
+fn what_becomes_no_project() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = |name: &str, arguments: &[&str], why: &str| {
+        let (said, success) = new(&folder.path().join(name), arguments);
+        assert!(!success && said.len() == 1 && said[0].contains(why), "{name}: {said:?}");
+    };
+    let full = folder.path().join("full");
+    fs::create_dir(&full).unwrap();
+    fs::write(full.join("file"), "mine").unwrap();
+    refused("full", &["--from", "02"], "is not an empty folder");
+    refused("full/file", &["--from", "02"], "is not an empty folder");
+    refused("nowhere/thumbnails", &["--from", "02"], "there is no folder");
+    refused("thumbnails", &["--from", "77"], "there is no lesson `77`");
+    for name in ["2", "Thumbnails", "thumb nails", "-x", "x/y", "naïve"] {
+        refused("thumbnails", &["--from", "02", &format!("--name={name}")], "small letters");
+    }
+    for name in ["tokio", "common", "test", "fn", "mysql-async"] {
+        refused("thumbnails", &["--from", "02", "--name", name], "is the name of something else");
+    }
+    let names = |folder: &Path| {
+        let mut names: Vec<_> =
+            fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(folder.path()), ["full"]);
+    assert_eq!(names(&full), ["file"]);
+
+    // cargo refuses in the middle of it
+    let mut command = Command::new(lab());
+    command.arg("new").arg(folder.path().join("thumbnails")).args(["--from", "02"]);
+    command.env("CARGO", "false");
+    let (said, status) = Terminal::start(command).finish();
+    assert!(!status.success() && said[0].contains("cannot make"), "{said:?}");
+    assert_eq!(names(folder.path()), ["full"]);
+
+    // an empty folder, and a name of its own
+    fs::create_dir(folder.path().join("Thumbnails 2")).unwrap();
+    let (said, success) =
+        new(&folder.path().join("Thumbnails 2"), &["--from", "hello", "--name", "hello"]);
+    assert!(success, "{said:?}");
+    assert!(folder.path().join("Thumbnails 2/src/bin/send.rs").exists());
+    assert_eq!(names(folder.path()), ["Thumbnails 2", "full"]);
 }

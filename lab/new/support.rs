@@ -1,0 +1,216 @@
+//! What the tests need: RabbitMQ, MySQL, and the programs of this package.
+#![allow(dead_code)] // a test may use only a part of it
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::{env, thread};
+
+/// How long anything may take.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Something to call messages, other than in any run before.
+pub fn unique() -> String {
+    format!("test{}", SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros())
+}
+
+/// Waits until it is so.
+pub fn wait_until(mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < LIMIT, "it takes too long");
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// The servers that the environment names, or containers that are gone after the test.
+pub struct Servers {
+    pub amqp_url: String,
+    pub mysql_url: String,
+    _containers: Vec<Container>,
+}
+
+impl Servers {
+    /// RabbitMQ: the one that `AMQP_URL` names, or a container.
+    pub fn rabbitmq() -> Self {
+        let mut servers =
+            Self { amqp_url: String::new(), mysql_url: String::new(), _containers: Vec::new() };
+        servers.amqp_url = env::var("AMQP_URL").unwrap_or_else(|_| {
+            let check = ["rabbitmq-diagnostics", "-q", "check_port_connectivity"];
+            let container = Container::start("rabbitmq:4.3-management", 5672, &[], &check);
+            let url = format!("amqp://guest:guest@{}/%2f", container.address);
+            servers._containers.push(container);
+            url
+        });
+        servers
+    }
+
+    /// RabbitMQ and MySQL: those that `AMQP_URL` and `MYSQL_URL` name, or containers.
+    pub fn with_mysql() -> Self {
+        let mut servers = Self::rabbitmq();
+        servers.mysql_url = env::var("MYSQL_URL").unwrap_or_else(|_| {
+            let variables = ["MYSQL_DATABASE=test", "MYSQL_USER=guest", "MYSQL_PASSWORD=guest"];
+            let variables = [&variables[..], &["MYSQL_ROOT_PASSWORD=guest"]].concat();
+            let select = ["mysql", "-h127.0.0.1", "-uguest", "-pguest", "-eSELECT 1"];
+            let container = Container::start("mysql:9.7", 3306, &variables, &select);
+            // Programs may have databases of their own, `test_...`.
+            let grant = r"GRANT ALL ON `test\_%`.* TO 'guest'@'%'";
+            container.run(&["mysql", "-uroot", "-pguest", "-e", grant]);
+            let url = format!("mysql://guest:guest@{}/test", container.address);
+            servers._containers.push(container);
+            url
+        });
+        servers
+    }
+
+    fn command(&self, name: &str, arguments: &[&str]) -> Command {
+        // target/debug/deps/test-... -> target/debug/name
+        let test = env::current_exe().unwrap();
+        let folder: PathBuf = test.ancestors().nth(2).unwrap().into();
+        let mut command = Command::new(folder.join(name));
+        command.args(arguments).env("AMQP_URL", &self.amqp_url).stdin(Stdio::null());
+        if !self.mysql_url.is_empty() {
+            command.env("MYSQL_URL", &self.mysql_url);
+        }
+        command
+    }
+
+    /// Runs a program to its end: what it says. It must succeed.
+    pub fn run(&self, name: &str, arguments: &[&str]) -> String {
+        let output = self.command(name, arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.success(), "{name}: {said}");
+        said
+    }
+
+    /// Starts a program that goes on, and waits until it waits for messages.
+    pub fn start(&self, name: &str, arguments: &[&str]) -> Program {
+        let program = Program::start(self.command(name, arguments));
+        program.wait_for(" [*] Waiting for ");
+        program
+    }
+
+    /// Starts a program and does not wait.
+    pub fn begin(&self, name: &str, arguments: &[&str]) -> Program {
+        Program::start(self.command(name, arguments))
+    }
+}
+
+/// A program that runs. It is killed when this is dropped.
+pub struct Program {
+    child: Child,
+    lines: Receiver<String>,
+    early: RefCell<Vec<String>>,
+}
+
+impl Program {
+    fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (sender, lines) = channel();
+        let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        let other = sender.clone();
+        thread::spawn(move || {
+            BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        thread::spawn(move || {
+            BufReader::new(stderr).lines().map_while(Result::ok).try_for_each(|line| other.send(line))
+        });
+        Self { child, lines, early: RefCell::default() }
+    }
+
+    /// The next line that begins so; the rest of it. Others stay: what is said on standard output
+    /// and on standard error may come in another order.
+    pub fn wait_for(&self, begin: &str) -> String {
+        let mut early = self.early.borrow_mut();
+        if let Some(place) = early.iter().position(|line| line.starts_with(begin)) {
+            return early.remove(place)[begin.len()..].to_owned();
+        }
+        loop {
+            let line = self.lines.recv_timeout(LIMIT);
+            let line = line.unwrap_or_else(|_| panic!("no line begins with `{begin}`: {early:#?}"));
+            match line.strip_prefix(begin) {
+                Some(rest) => return rest.to_owned(),
+                None => early.push(line),
+            }
+        }
+    }
+
+    /// Waits until all of these were in lines that begin so: what was in these lines.
+    pub fn wait_for_all(&self, begin: &str, mut wanted: HashSet<String>) -> Vec<String> {
+        let mut lines = Vec::new();
+        while !wanted.is_empty() {
+            lines.push(self.wait_for(begin));
+            wanted.retain(|wanted| !lines.last().unwrap().starts_with(wanted));
+        }
+        lines
+    }
+
+    /// `kill -9`: the lines that it has printed since.
+    pub fn kill(mut self) -> Vec<String> {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.early.take().into_iter().chain(self.lines.iter()).collect()
+    }
+
+    /// Asks it to end, as Docker and Kubernetes do. It must end well.
+    pub fn stop(mut self) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A server in a container, with a port of its own on this machine.
+struct Container {
+    id: String,
+    address: String,
+}
+
+impl Container {
+    /// Starts it, and waits until this command succeeds in it.
+    fn start(image: &str, port: u16, variables: &[&str], check: &[&str]) -> Self {
+        let mut arguments = vec!["run", "--detach", "--rm"];
+        variables.iter().for_each(|variable| arguments.extend(["--env", variable]));
+        let publish = format!("127.0.0.1::{port}");
+        arguments.extend(["--publish", &publish, image]);
+        let id = docker(&arguments).unwrap_or_else(|said| {
+            panic!("no server: set AMQP_URL (and MYSQL_URL), or install Docker: {said}")
+        });
+        let mut container = Self { id, address: String::new() };
+        wait_until(|| docker(&[&["exec", &container.id], check].concat()).is_ok());
+        container.address = docker(&["port", &container.id, &port.to_string()]).unwrap();
+        container
+    }
+
+    fn run(&self, command: &[&str]) {
+        docker(&[&["exec", &self.id], command].concat()).unwrap();
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        let _ = docker(&["rm", "--force", "--volumes", &self.id]);
+    }
+}
+
+/// What Docker says; the error if it is one.
+fn docker(arguments: &[&str]) -> Result<String, String> {
+    let output = Command::new("docker").args(arguments).stdin(Stdio::null()).output();
+    let output = output.map_err(|error| error.to_string())?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    match output.status.success() {
+        true => Ok(text(&output.stdout)),
+        false => Err(text(&output.stderr)),
+    }
+}

@@ -1,0 +1,348 @@
+//! `cargo lab new`: a lesson as a project of the reader's own, which knows nothing of this course.
+//!
+//! The programs and `common` are taken as they are, but for the names in them. What a project needs
+//! besides is in `lab/new`: a README, tests, an image, continuous integration.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::process::cargo;
+use crate::{find_lessons, package, root, say};
+
+/// What becomes of a lesson.
+struct Starter {
+    number: &'static str,
+    mysql: bool,
+    /// What runs in containers; the first one is what it is about.
+    services: &'static [Container],
+    /// What several may run of.
+    scaled: &'static str,
+}
+
+/// A program in a container.
+struct Container {
+    program: &'static str,
+    arguments: &'static [&'static str],
+    /// Lines of its part of compose.yaml.
+    more: &'static [&'static str],
+}
+
+const fn container(program: &'static str, arguments: &'static [&'static str]) -> Container {
+    Container { program, arguments, more: &[] }
+}
+
+const STARTERS: [Starter; 10] = [
+    starter("01", false, &[container("receive", &[])], "receive"),
+    starter("02", false, &[container("worker", &[])], "worker"),
+    starter("03", false, &[container("receive-logs", &[])], "receive-logs"),
+    starter("04", false, &[container("receive-logs-topic", &["#"])], "receive-logs-topic"),
+    starter("05", true, &[container("receive-orders", &[])], "receive-orders"),
+    starter(
+        "06",
+        true,
+        &[
+            Container {
+                program: "main",
+                arguments: &["--listen", "0.0.0.0:8001", "--admin", "http://admin:8000"],
+                more: &["ports: [\"127.0.0.1:8001-8009:8001\"]"],
+            },
+            Container {
+                program: "admin",
+                arguments: &["--listen", "0.0.0.0:8000", "--host", "admin"],
+                more: &["ports: [\"127.0.0.1:8000:8000\"]"],
+            },
+        ],
+        "main",
+    ),
+    starter("07", false, &[container("run-jobs", &[])], "run-jobs"),
+    starter("08", false, &[container("rpc-server", &[])], "rpc-server"),
+    starter("09", false, &[container("read-events", &[])], "read-events"),
+    starter(
+        "10",
+        false,
+        &[container("count-steadily", &[]), container("publish-steadily", &[])],
+        "publish-steadily",
+    ),
+];
+
+const fn starter(
+    number: &'static str,
+    mysql: bool,
+    services: &'static [Container],
+    scaled: &'static str,
+) -> Starter {
+    Starter { number, mysql, services, scaled }
+}
+
+/// Words that no package may have as its name, or that stand for something else in a program.
+const TAKEN: &str = "abstract as async await become box break const continue core crate do dyn else \
+    enum extern false final fn for gen if impl in let loop macro match mod move mut override priv \
+    proc_macro pub ref return self static std struct super support alloc test trait true try type \
+    typeof unsafe unsized use virtual where while yield";
+
+/// Makes a project out of a lesson, in a folder that is not there yet, or is empty.
+///
+/// # Errors
+///
+/// Nothing has changed then: there is something in the folder, the name is none for a package, or
+/// something cannot be written.
+pub fn new(folder: &Path, from: &str, name: Option<&str>) -> Result<()> {
+    let lesson = find_lessons(&[from.to_owned()])?.remove(0);
+    let starter = STARTERS.iter().find(|starter| lesson_is(&lesson, starter.number));
+    let starter = starter.context("there is nothing to make of this lesson yet")?;
+    let name = match name {
+        Some(name) => name.to_owned(),
+        None => {
+            let full = std::path::absolute(folder)?;
+            let last = full.components().next_back().map(|part| part.as_os_str().to_owned());
+            last.unwrap_or_default().to_string_lossy().into_owned()
+        }
+    };
+    check_name(&name)?;
+    let empty = match fs::read_dir(folder) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    };
+    ensure!(empty, "{} is there already, and is not an empty folder", folder.display());
+
+    // Beside it, and then in its place: all of it is there, or nothing.
+    let parent = match folder.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => bail!("{} is no place for a project", folder.display()),
+    };
+    ensure!(parent.is_dir(), "there is no folder {}", parent.display());
+    let draft = parent.join(format!(".{name}.{}", process::id()));
+    let made = make(&draft, &lesson, starter, &name)
+        .and_then(|()| fs::rename(&draft, folder).context("cannot move it to its place"));
+    if let Err(error) = made {
+        let _ = fs::remove_dir_all(&draft);
+        return Err(error.context(format!("cannot make {}", folder.display())));
+    }
+    let from = lesson.file_name().unwrap_or_default().to_string_lossy();
+    say!("Created the package {name} in {}, from {from}.", folder.display());
+    say!("Go there, and read README.md: it says how to run, test and deploy it.");
+    Ok(())
+}
+
+fn lesson_is(lesson: &Path, number: &str) -> bool {
+    lesson.file_name().is_some_and(|name| name.to_string_lossy().starts_with(number))
+}
+
+/// What Cargo takes as the name of a package, and what is not a name in the programs already.
+fn check_name(name: &str) -> Result<()> {
+    let starts = name.starts_with(|first: char| first.is_ascii_lowercase());
+    let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+    ensure!(
+        starts && name.chars().all(letters) && name.len() <= 64,
+        "`{name}` cannot be the name of the package: it begins with a small letter, and has small \
+         letters, digits, - and _. --name gives it another one"
+    );
+    let lock = read(&root().join("Cargo.lock"))?;
+    let same = |known: &str| known.replace('-', "_") == name.replace('-', "_");
+    let mut known =
+        lock.lines().filter_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'));
+    // The lessons' own names are free: nothing of theirs is left.
+    let dependency = known.any(|known| same(known) && !is_lesson(known));
+    ensure!(
+        !dependency && !TAKEN.split_whitespace().any(same),
+        "`{name}` is the name of something else in Rust or among the dependencies. --name gives \
+         the package another one"
+    );
+    Ok(())
+}
+
+fn is_lesson(name: &str) -> bool {
+    crate::lessons().is_ok_and(|lessons| lessons.iter().any(|lesson| package(lesson) == name))
+}
+
+fn make(draft: &Path, lesson: &Path, starter: &Starter, name: &str) -> Result<()> {
+    let names = Names { old: package(lesson), new: name };
+    for part in ["src", "static"] {
+        copy(&lesson.join(part), &draft.join(part), &names)?;
+    }
+    copy(&root().join("common/src"), &draft.join("common/src"), &names)?;
+    let new = root().join("lab/new");
+    copy(&new.join("support.rs"), &draft.join("tests/support/mod.rs"), &names)?;
+    let test = format!("tests/{}.rs", starter.number);
+    copy(&new.join(test), &draft.join("tests/delivery.rs"), &names)?;
+
+    write(&draft.join("Cargo.toml"), &manifest(&read(&lesson.join("Cargo.toml"))?, &names)?)?;
+    let common = read(&root().join("common/Cargo.toml"))?;
+    write(&draft.join("common/Cargo.toml"), &without_course(&common)?)?;
+    write(&draft.join("README.md"), &readme(draft, starter, name)?)?;
+    write(&draft.join("compose.yaml"), &compose(starter, name)?)?;
+    let dockerfile = read(&new.join("Dockerfile"))?;
+    write(&draft.join("Dockerfile"), &dockerfile.replace("{main}", starter.services[0].program))?;
+    for (file, text) in [
+        (".gitignore", "/target\n".to_owned()),
+        ("common/clippy.toml", read(&root().join("common/clippy.toml"))?),
+        (".dockerignore", "target\n.git\n".to_owned()),
+        ("rustfmt.toml", read(&root().join("rustfmt.toml"))?),
+        ("LICENSE", read(&root().join("LICENSE"))?),
+        (".github/workflows/test.yml", read(&new.join("test.yml"))?),
+    ] {
+        write(&draft.join(file), &text)?;
+    }
+    // Another name may belong to another place among the imports.
+    let _ = cargo().current_dir(draft).args(["fmt", "--all"]).output();
+    // The same versions, without what this package does not need.
+    write(&draft.join("Cargo.lock"), &read(&root().join("Cargo.lock"))?)?;
+    let mut update = cargo();
+    update.current_dir(draft).args(["update", "--workspace", "--offline", "--quiet"]);
+    let output = update.output().context("cannot start cargo")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "cargo does not take it: {}", said.trim());
+    Ok(())
+}
+
+struct Names<'a> {
+    old: &'a str,
+    new: &'a str,
+}
+
+impl Names<'_> {
+    /// A file of the course as a file of the project.
+    fn replace(&self, text: &str) -> String {
+        let [old, new] = [self.old, self.new].map(|name| name.replace('-', "_"));
+        text.replace(&format!("use {old}::"), &format!("use {new}::"))
+            .replace(&format!("cargo run -p {} ", self.old), "cargo run ")
+            .replace(
+                "Is it running there? `cargo lab up`",
+                "Is it running there? `docker compose up -d --wait mysql`",
+            )
+            .replace("`cargo lab up`", "`docker compose up -d --wait rabbitmq`")
+    }
+}
+
+/// Copies a file, or a folder with all that is in it, if it is there.
+fn copy(from: &Path, to: &Path, names: &Names) -> Result<()> {
+    if from.is_dir() {
+        for entry in
+            fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))?
+        {
+            let entry = entry?;
+            copy(&entry.path(), &to.join(entry.file_name()), names)?;
+        }
+    } else if from.exists() {
+        write(to, &names.replace(&read(from)?))?;
+    }
+    Ok(())
+}
+
+fn read(file: &Path) -> Result<String> {
+    fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
+}
+
+fn write(file: &Path, text: &str) -> Result<()> {
+    let folder = file.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)
+        .and_then(|()| fs::write(file, text))
+        .with_context(|| format!("cannot write {}", file.display()))
+}
+
+fn manifest(text: &str, names: &Names) -> Result<String> {
+    let name = |name| format!("name = \"{name}\"\n");
+    let text = text
+        .replace(&name(names.old), &name(names.new))
+        .replace("{ path = \"../common\" }", "{ path = \"common\" }");
+    let (before, rest) = text.split_once("\"Lesson ").context("no description")?;
+    let (_, description) = rest.split_once(": ").context("no description")?;
+    let text = format!("{before}\"{description}");
+    let root = read(&root().join("Cargo.toml"))?;
+    let (_, profiles) = root.split_once("\n\n").context("no profiles")?;
+    Ok(format!("{text}\n[workspace]\nmembers = [\"common\"]\n\n{profiles}"))
+}
+
+/// The manifest of `common` without the features that only the way through the course needs.
+fn without_course(text: &str) -> Result<String> {
+    let (before, rest) = text.split_once("# Features that ").context("no features")?;
+    let (_, lints) = rest.split_once("[lints.rust]").context("no lints")?;
+    Ok(format!("{before}[lints.rust]{lints}"))
+}
+
+fn readme(draft: &Path, starter: &Starter, name: &str) -> Result<String> {
+    let new = root().join("lab/new");
+    let mut programs = Vec::new();
+    for entry in fs::read_dir(draft.join("src/bin"))? {
+        let path = entry?.path();
+        programs.push((path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), path));
+    }
+    programs.sort();
+    let row = |(program, path): &(String, PathBuf)| -> Result<String> {
+        Ok(format!("| [{program}](src/bin/{program}.rs) | {} |", purpose(&read(path)?)))
+    };
+    let rows = programs.iter().map(row).collect::<Result<Vec<_>>>()?;
+    let manifest = read(&draft.join("Cargo.toml"))?;
+    let description =
+        manifest.split_once("description = \"").and_then(|(_, rest)| rest.split_once('"'));
+    let description = description.map_or("", |(description, _)| description);
+    let mysql = starter.mysql;
+    let variable =
+        "| `MYSQL_URL` | `mysql://guest:guest@localhost:3306/test` | MySQL or MariaDB |\n";
+    let mut text = read(&new.join("README.md"))?;
+    for (mark, value) in [
+        ("{name}", name),
+        ("{description}", &sentence(description)),
+        ("{programs}", &rows.join("\n")),
+        ("{servers}", if mysql { "RabbitMQ and MySQL" } else { "RabbitMQ" }),
+        ("{services}", if mysql { "rabbitmq mysql" } else { "rabbitmq" }),
+        ("{run}", &read(&new.join(format!("run/{}.md", starter.number)))?),
+        ("{variables}", if mysql { variable } else { "" }),
+        ("{mysql_url}", if mysql { " and `MYSQL_URL`" } else { "" }),
+        ("{scale}", &format!(" --scale {}=2", starter.scaled)),
+        ("{main}", starter.services[0].program),
+    ] {
+        text = text.replace(mark, value);
+    }
+    Ok(text)
+}
+
+/// The first sentence of a program's header.
+fn purpose(program: &str) -> String {
+    let lines = program.lines().map_while(|line| line.strip_prefix("//!")).map(str::trim);
+    let text: Vec<&str> = lines.take_while(|line| !line.is_empty()).collect();
+    let text = text.join(" ");
+    text.split_once(". ").map_or(&*text, |(first, _)| first).trim_end_matches('.').to_owned()
+}
+
+/// With a capital letter and a full stop.
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().into_iter().flat_map(char::to_uppercase);
+    format!("{}.", first.chain(letters).collect::<String>())
+}
+
+fn compose(starter: &Starter, name: &str) -> Result<String> {
+    let part = |file: &str| read(&root().join("lab/new").join(file));
+    let servers = if starter.mysql { &["rabbitmq", "mysql"][..] } else { &["rabbitmq"] };
+    let mut text = String::from("services:\n");
+    for Container { program, arguments, more } in starter.services {
+        let command: Vec<_> = [&[*program], *arguments].concat();
+        text += &format!("  {program}:\n    build: .\n    image: {name}\n");
+        text += &format!("    command: {}\n", serde_json::to_string(&command)?);
+        text += "    environment:\n      AMQP_URL: amqp://guest:guest@rabbitmq:5672/%2f\n";
+        if starter.mysql {
+            text += "      MYSQL_URL: mysql://guest:guest@mysql:3306/test\n";
+        }
+        more.iter().for_each(|line| text += &format!("    {line}\n"));
+        text += "    depends_on:\n";
+        for server in servers {
+            text += &format!("      {server}: {{ condition: service_healthy }}\n");
+        }
+        text += "    restart: unless-stopped\n    stop_grace_period: 30s\n\n";
+    }
+    for server in servers {
+        text += &format!("{}\n", part(&format!("{server}.yaml"))?);
+    }
+    if starter.mysql {
+        text += "configs:\n  grants:\n    content: |\n";
+        text += "      GRANT ALL ON `test\\_%`.* TO 'guest'@'%';\n\n";
+    }
+    text += "volumes:\n";
+    servers.iter().for_each(|server| text += &format!("  {server}:\n"));
+    Ok(text)
+}
