@@ -1,16 +1,16 @@
 //! One connection: its address, its name, its clean end.
 
+use futures_lite::StreamExt;
+use lapin::{Connection, ConnectionProperties, Event};
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
-
-use futures_lite::StreamExt;
-use lapin::{Connection, ConnectionProperties, Event};
+use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
 
 use crate::address::{amqp_url, masked, parse_all};
+use crate::backoff::{Backoff, patience};
 use crate::note;
 use crate::unconnected::unconnected;
 
@@ -31,8 +31,31 @@ static LAST: AtomicUsize = AtomicUsize::new(0);
 /// # Errors
 ///
 /// Each address is tried once, so that a wrong one is known at once: the error names the addresses
-/// without passwords, the cause, and what to do.
+/// without passwords, the cause, and what to do. With `WAIT_FOR_BROKER=60`, they are tried again
+/// and again for 60 seconds: a container may start before its broker.
 pub async fn connect(program: &str) -> anyhow::Result<Connection> {
+    let (start, patience) = (Instant::now(), patience()?);
+    let mut backoff = Backoff::default();
+    parse_all(&amqp_url())?; // what is wrong stays wrong
+    loop {
+        match try_connect(program).await {
+            Err(error) if start.elapsed() < patience => {
+                if !backoff.has_waited() {
+                    note!(" [!] {error}. Trying again for {} s ...", patience.as_secs());
+                }
+                backoff.wait().await;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// As [`connect`], without waiting.
+///
+/// # Errors
+///
+/// Those of [`connect`].
+pub async fn try_connect(program: &str) -> anyhow::Result<Connection> {
     let random = RandomState::new().build_hasher().finish(); // the standard library has no other
     connect_from(random as usize, program).await
 }

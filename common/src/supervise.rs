@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::answer::answers;
 use crate::backoff::Backoff;
+use crate::connect::try_connect;
 use crate::lost::{Again, is_refused, lost, mendable};
 use crate::stop::{GRACE, at_ctrl_c};
 use crate::unconnected::Unconnected;
@@ -91,7 +92,7 @@ async fn reconnect(program: &str, backoff: &mut Backoff) -> Connection {
     let mut said = HashSet::new();
     loop {
         backoff.wait().await;
-        match connect(program).await {
+        match try_connect(program).await {
             Ok(connection) => return connection,
             Err(error) => match error.downcast_ref() {
                 Some(Unconnected::Refused(line)) if said.insert(line.clone()) => {

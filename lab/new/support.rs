@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use std::{env, thread};
 
 /// How long anything may take.
@@ -18,53 +18,43 @@ pub fn unique() -> String {
     format!("test{}", SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros())
 }
 
-/// Waits until it is so.
-pub fn wait_until(mut done: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < LIMIT, "it takes too long");
-        thread::sleep(Duration::from_millis(100));
-    }
-}
-
-/// The servers that the environment names, or containers that are gone after the test.
+/// The servers that the environment names, or those of compose.yaml in containers of their own,
+/// which are gone after the test.
 pub struct Servers {
     pub amqp_url: String,
     pub mysql_url: String,
-    _containers: Vec<Container>,
+    _containers: Option<Containers>,
 }
 
 impl Servers {
     /// RabbitMQ: the one that `AMQP_URL` names, or a container.
     pub fn rabbitmq() -> Self {
-        let mut servers =
-            Self { amqp_url: String::new(), mysql_url: String::new(), _containers: Vec::new() };
-        servers.amqp_url = env::var("AMQP_URL").unwrap_or_else(|_| {
-            let check = ["rabbitmq-diagnostics", "-q", "check_port_connectivity"];
-            let container = Container::start("rabbitmq:4.3-management", 5672, &[], &check);
-            let url = format!("amqp://guest:guest@{}/%2f", container.address);
-            servers._containers.push(container);
-            url
-        });
-        servers
+        match env::var("AMQP_URL") {
+            Ok(amqp_url) => Self { amqp_url, mysql_url: String::new(), _containers: None },
+            Err(_) => {
+                let containers = Containers::start(&["rabbitmq"]);
+                Self {
+                    amqp_url: containers.url("amqp", "rabbitmq:5672", "%2f"),
+                    mysql_url: String::new(),
+                    _containers: Some(containers),
+                }
+            }
+        }
     }
 
     /// RabbitMQ and MySQL: those that `AMQP_URL` and `MYSQL_URL` name, or containers.
     pub fn with_mysql() -> Self {
-        let mut servers = Self::rabbitmq();
-        servers.mysql_url = env::var("MYSQL_URL").unwrap_or_else(|_| {
-            let variables = ["MYSQL_DATABASE=test", "MYSQL_USER=guest", "MYSQL_PASSWORD=guest"];
-            let variables = [&variables[..], &["MYSQL_ROOT_PASSWORD=guest"]].concat();
-            let select = ["mysql", "-h127.0.0.1", "-uguest", "-pguest", "-eSELECT 1"];
-            let container = Container::start("mysql:9.7", 3306, &variables, &select);
-            // Programs may have databases of their own, `test_...`.
-            let grant = r"GRANT ALL ON `test\_%`.* TO 'guest'@'%'";
-            container.run(&["mysql", "-uroot", "-pguest", "-e", grant]);
-            let url = format!("mysql://guest:guest@{}/test", container.address);
-            servers._containers.push(container);
-            url
-        });
-        servers
+        match (env::var("AMQP_URL"), env::var("MYSQL_URL")) {
+            (Ok(amqp_url), Ok(mysql_url)) => Self { amqp_url, mysql_url, _containers: None },
+            _ => {
+                let containers = Containers::start(&["rabbitmq", "mysql"]);
+                Self {
+                    amqp_url: containers.url("amqp", "rabbitmq:5672", "%2f"),
+                    mysql_url: containers.url("mysql", "mysql:3306", "test"),
+                    _containers: Some(containers),
+                }
+            }
+        }
     }
 
     fn command(&self, name: &str, arguments: &[&str]) -> Command {
@@ -171,46 +161,47 @@ impl Drop for Program {
     }
 }
 
-/// A server in a container, with a port of its own on this machine.
-struct Container {
-    id: String,
-    address: String,
+/// Servers of compose.yaml, at free ports of this machine, apart from those of another project.
+struct Containers {
+    project: String,
 }
 
-impl Container {
-    /// Starts it, and waits until this command succeeds in it.
-    fn start(image: &str, port: u16, variables: &[&str], check: &[&str]) -> Self {
-        let mut arguments = vec!["run", "--detach", "--rm"];
-        variables.iter().for_each(|variable| arguments.extend(["--env", variable]));
-        let publish = format!("127.0.0.1::{port}");
-        arguments.extend(["--publish", &publish, image]);
-        let id = docker(&arguments).unwrap_or_else(|said| {
-            panic!("no server: set AMQP_URL (and MYSQL_URL), or install Docker: {said}")
+impl Containers {
+    fn start(services: &[&str]) -> Self {
+        let containers = Self { project: unique() };
+        let up = containers.compose(&[&["up", "--detach", "--wait"], services].concat());
+        up.unwrap_or_else(|said| {
+            panic!("no servers: set AMQP_URL (and MYSQL_URL), or install Docker with Compose: {said}")
         });
-        let mut container = Self { id, address: String::new() };
-        wait_until(|| docker(&[&["exec", &container.id], check].concat()).is_ok());
-        container.address = docker(&["port", &container.id, &port.to_string()]).unwrap();
-        container
+        containers
     }
 
-    fn run(&self, command: &[&str]) {
-        docker(&[&["exec", &self.id], command].concat()).unwrap();
+    /// The address of `service:port` on this machine.
+    fn url(&self, scheme: &str, service: &str, path: &str) -> String {
+        let (service, port) = service.split_once(':').unwrap();
+        let address = self.compose(&["port", service, port]).unwrap();
+        format!("{scheme}://guest:guest@{address}/{path}")
+    }
+
+    /// What Docker says; the error if it is one.
+    fn compose(&self, arguments: &[&str]) -> Result<String, String> {
+        let mut docker = Command::new("docker");
+        docker.current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null());
+        docker.args(["compose", "--project-name", &self.project]).args(arguments);
+        for port in ["RABBITMQ_PORT", "RABBITMQ_MANAGEMENT_PORT", "MYSQL_PORT"] {
+            docker.env(port, "0"); // any that is free
+        }
+        let output = docker.output().map_err(|error| error.to_string())?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+        match output.status.success() {
+            true => Ok(text(&output.stdout)),
+            false => Err(text(&output.stderr)),
+        }
     }
 }
 
-impl Drop for Container {
+impl Drop for Containers {
     fn drop(&mut self) {
-        let _ = docker(&["rm", "--force", "--volumes", &self.id]);
-    }
-}
-
-/// What Docker says; the error if it is one.
-fn docker(arguments: &[&str]) -> Result<String, String> {
-    let output = Command::new("docker").args(arguments).stdin(Stdio::null()).output();
-    let output = output.map_err(|error| error.to_string())?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    match output.status.success() {
-        true => Ok(text(&output.stdout)),
-        false => Err(text(&output.stderr)),
+        let _ = self.compose(&["down", "--volumes"]);
     }
 }

@@ -325,6 +325,7 @@ fn compose(starter: &Starter, name: &str) -> Result<String> {
         text += &format!("  {program}:\n    build: .\n    image: {name}\n");
         text += &format!("    command: {}\n", serde_json::to_string(&command)?);
         text += "    environment:\n      AMQP_URL: amqp://guest:guest@rabbitmq:5672/%2f\n";
+        text += "      WAIT_FOR_BROKER: 60\n";
         if starter.mysql {
             text += "      MYSQL_URL: mysql://guest:guest@mysql:3306/test\n";
         }

@@ -5,10 +5,13 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use lab::servers::Certificate;
+use lab::progress::Tasks;
+use lab::servers::{Certificate, Service};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
-use crate::support::{NONE, Servers, Terminal, output, program, shared, vhost};
+use crate::support::{
+    AGAIN, LOST, NONE, Servers, Terminal, WAITING, output, program, shared, vhost,
+};
 
 /// One line, within five seconds, exit code 1, and no password in it.
 fn assert_refused(url: &str, expected: &[&str]) {
@@ -65,6 +68,50 @@ fn closed_port() {
         &format!("amqp://guest:secret@localhost:{port}/%2f"),
         &[&masked, "Connection refused", "`cargo lab up`", "AMQP_URL"],
     );
+}
+
+/// A container may start before its broker.
+#[test]
+fn a_broker_that_comes_later() {
+    let servers = Servers::start(&[Service::Rabbitmq]);
+    let url = servers.instance.amqp_url();
+    let start = |name: &str, seconds: &str| {
+        let mut command = Command::new(program(name));
+        Terminal::start({
+            command.env("AMQP_URL", &url).env("WAIT_FOR_BROKER", seconds);
+            command
+        })
+    };
+    servers.instance.stop(Service::Rabbitmq, true).unwrap();
+    let says_why = |program: &Terminal, seconds: u32| {
+        let line = program.line().unwrap();
+        assert!(line.starts_with(" [!] cannot connect to amqp://guest:***@"), "{line}");
+        assert!(line.ends_with(&format!(". Trying again for {seconds} s ...")), "{line}");
+    };
+    let [worker, task] = ["worker", "new-task"].map(|name| start(name, "60"));
+    [&worker, &task].into_iter().for_each(|program| says_why(program, 60));
+    let impatient = start("send", "1");
+    says_why(&impatient, 1);
+    let (lines, status) = impatient.finish();
+    assert_eq!(status.code(), Some(1));
+    assert!(lines[0].starts_with("Error: cannot connect to amqp://guest:***@"), "{lines:?}");
+
+    servers.instance.start(&[Service::Rabbitmq], &Tasks::quiet()).unwrap();
+    assert_eq!(task.finish().0, [" [x] Sent Hello World!"]);
+    worker.expect(WAITING);
+    worker.expect(" [x] Received Hello World!");
+    // Later, it waits for as long as it takes, and says so once.
+    worker.expect(" [x] Done");
+    servers.instance.stop(Service::Rabbitmq, false).unwrap();
+    servers.instance.start(&[Service::Rabbitmq], &Tasks::quiet()).unwrap();
+    for line in [LOST, AGAIN, WAITING] {
+        worker.expect(line);
+    }
+    worker.stop();
+
+    let (lines, status) = start("send", "soon").finish();
+    assert_eq!(status.code(), Some(1));
+    assert_eq!(lines, ["Error: WAIT_FOR_BROKER must be a number of seconds, such as 60"]);
 }
 
 /// Several addresses: whichever is tried first, the one that lets us in is found.
