@@ -207,21 +207,26 @@ pub async fn serve_while(
     service: &Service,
     work: impl Future<Output = anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen at {address}; --listen names another address"))?;
-    note!(" [*] http://localhost:{}", listener.local_addr()?.port());
-    let server = tokio::spawn(serve(listener, router, service.ending.clone()));
+    let server = tokio::spawn(serve(listen(address).await?, router, service.ending.clone()));
     let result = or(work, service.follow()).await;
     service.ending.cancel();
     server.await?;
     result
 }
 
+/// Takes requests at this address from now on, and says so.
+pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen at {address}; --listen names another address"))?;
+    note!(" [*] http://localhost:{}", listener.local_addr()?.port());
+    Ok(listener)
+}
+
 /// Answers requests until the service ends. Then it takes no more, and finishes those that are
 /// under way. `axum::serve` does that, too, but has no limits: who opens connections and says
 /// nothing could keep all others out.
-async fn serve(listener: TcpListener, router: Router, ending: CancellationToken) {
+pub async fn serve(listener: TcpListener, router: Router, ending: CancellationToken) {
     let connections = Arc::new(Semaphore::new(CONNECTIONS as usize));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);

@@ -16,65 +16,57 @@ use crate::{find_lessons, package, root, say};
 struct Starter {
     number: &'static str,
     mysql: bool,
-    /// What runs in containers; the first one is what it is about.
+    /// What runs in containers; several of the first one.
     services: &'static [Container],
-    /// What several may run of.
-    scaled: &'static str,
 }
 
 /// A program in a container.
 struct Container {
     program: &'static str,
     arguments: &'static [&'static str],
-    /// Lines of its part of compose.yaml.
-    more: &'static [&'static str],
+    /// For HTTP: ports of this machine, and the one in the container.
+    ports: Option<&'static str>,
 }
 
 const fn container(program: &'static str, arguments: &'static [&'static str]) -> Container {
-    Container { program, arguments, more: &[] }
+    Container { program, arguments, ports: None }
+}
+
+const fn web(
+    program: &'static str,
+    arguments: &'static [&'static str],
+    ports: &'static str,
+) -> Container {
+    Container { program, arguments, ports: Some(ports) }
 }
 
 const STARTERS: [Starter; 10] = [
-    starter("01", false, &[container("receive", &[])], "receive"),
-    starter("02", false, &[container("worker", &[])], "worker"),
-    starter("03", false, &[container("receive-logs", &[])], "receive-logs"),
-    starter("04", false, &[container("receive-logs-topic", &["#"])], "receive-logs-topic"),
-    starter("05", true, &[container("receive-orders", &[])], "receive-orders"),
+    starter("01", false, &[container("receive", &[])]),
+    starter("02", false, &[container("worker", &[])]),
+    starter("03", false, &[container("receive-logs", &[])]),
+    starter("04", false, &[container("receive-logs-topic", &["#"])]),
+    starter("05", true, &[container("receive-orders", &[])]),
     starter(
         "06",
         true,
         &[
-            Container {
-                program: "main",
-                arguments: &["--listen", "0.0.0.0:8001", "--admin", "http://admin:8000"],
-                more: &["ports: [\"127.0.0.1:8001-8009:8001\"]"],
-            },
-            Container {
-                program: "admin",
-                arguments: &["--listen", "0.0.0.0:8000", "--host", "admin"],
-                more: &["ports: [\"127.0.0.1:8000:8000\"]"],
-            },
+            web(
+                "main",
+                &["--listen", "0.0.0.0:8001", "--admin", "http://admin:8000"],
+                "8001-8009:8001",
+            ),
+            web("admin", &["--listen", "0.0.0.0:8000", "--host", "admin"], "8000:8000"),
+            web("feedback", &["--listen", "0.0.0.0:8010"], "8010:8010"),
         ],
-        "main",
     ),
-    starter("07", false, &[container("run-jobs", &[])], "run-jobs"),
-    starter("08", false, &[container("rpc-server", &[])], "rpc-server"),
-    starter("09", false, &[container("read-events", &[])], "read-events"),
-    starter(
-        "10",
-        false,
-        &[container("count-steadily", &[]), container("publish-steadily", &[])],
-        "publish-steadily",
-    ),
+    starter("07", false, &[container("run-jobs", &[])]),
+    starter("08", false, &[container("rpc-server", &[])]),
+    starter("09", false, &[container("read-events", &[])]),
+    starter("10", false, &[container("publish-steadily", &[]), container("count-steadily", &[])]),
 ];
 
-const fn starter(
-    number: &'static str,
-    mysql: bool,
-    services: &'static [Container],
-    scaled: &'static str,
-) -> Starter {
-    Starter { number, mysql, services, scaled }
+const fn starter(number: &'static str, mysql: bool, services: &'static [Container]) -> Starter {
+    Starter { number, mysql, services }
 }
 
 /// Words that no package may have as its name, or that stand for something else in a program.
@@ -293,7 +285,7 @@ fn readme(draft: &Path, starter: &Starter, name: &str) -> Result<String> {
         ("{run}", &read(&new.join(format!("run/{}.md", starter.number)))?),
         ("{variables}", if mysql { variable } else { "" }),
         ("{mysql_url}", if mysql { " and `MYSQL_URL`" } else { "" }),
-        ("{scale}", &format!(" --scale {}=2", starter.scaled)),
+        ("{scale}", &format!(" --scale {}=2", starter.services[0].program)),
         ("{main}", starter.services[0].program),
     ] {
         text = text.replace(mark, value);
@@ -320,7 +312,7 @@ fn compose(starter: &Starter, name: &str) -> Result<String> {
     let part = |file: &str| read(&root().join("lab/new").join(file));
     let servers = if starter.mysql { &["rabbitmq", "mysql"][..] } else { &["rabbitmq"] };
     let mut text = String::from("services:\n");
-    for Container { program, arguments, more } in starter.services {
+    for Container { program, arguments, ports } in starter.services {
         let command: Vec<_> = [&[*program], *arguments].concat();
         text += &format!("  {program}:\n    build: .\n    image: {name}\n");
         text += &format!("    command: {}\n", serde_json::to_string(&command)?);
@@ -329,7 +321,9 @@ fn compose(starter: &Starter, name: &str) -> Result<String> {
         if starter.mysql {
             text += "      MYSQL_URL: mysql://guest:guest@mysql:3306/test\n";
         }
-        more.iter().for_each(|line| text += &format!("    {line}\n"));
+        if let Some(ports) = ports {
+            text += &format!("    ports: [\"127.0.0.1:{ports}\"]\n");
+        }
         text += "    depends_on:\n";
         for server in servers {
             text += &format!("      {server}: {{ condition: service_healthy }}\n");

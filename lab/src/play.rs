@@ -182,6 +182,7 @@ impl<'a> Player<'a> {
             .env("MYSQL_URL", self.instance.mysql_url())
             .env("ADMIN_LISTEN", format!("127.0.0.1:{}", self.instance.ports.admin))
             .env("MAIN_LISTEN", format!("127.0.0.1:{}", self.instance.ports.main))
+            .env("FEEDBACK_LISTEN", format!("127.0.0.1:{}", self.instance.ports.feedback))
             .env("ADMIN_URL", format!("http://localhost:{}", self.instance.ports.admin))
             // The READMEs' `curl` is to ask this machine, and no proxy.
             .env("no_proxy", "localhost,127.0.0.1")
@@ -284,6 +285,7 @@ impl<'a> Player<'a> {
             (default.mysql, ours.mysql),
             (default.admin, ours.admin),
             (default.main, ours.main),
+            (default.feedback, ours.feedback),
         ];
         for (ours, number) in self.instance.others.iter().zip(2..) {
             let default = Ports::of_node(number);

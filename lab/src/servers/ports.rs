@@ -21,6 +21,8 @@ pub struct Ports {
     /// Not the lab's own: the services of lesson 6 listen there.
     pub admin: u16,
     pub main: u16,
+    #[serde(default)] // a file of an older lab does not have it
+    pub feedback: u16,
     pub(super) epmd: u16,
     pub(super) distribution: u16,
 }
@@ -36,6 +38,7 @@ impl Ports {
         mysql: 3306,
         admin: 8000,
         main: 8001,
+        feedback: 8002,
         epmd: 5669,
         distribution: 25669,
     };
@@ -66,8 +69,18 @@ impl Ports {
             if given.insert(port) {
                 sockets.extend(TcpListener::bind(("127.0.0.1", port)));
             }
-            if let [amqp, amqps, management, stream, mysql, admin, main, epmd, distribution] =
-                &sockets[..]
+            if let [
+                amqp,
+                amqps,
+                management,
+                stream,
+                mysql,
+                admin,
+                main,
+                feedback,
+                epmd,
+                distribution,
+            ] = &sockets[..]
             {
                 let port =
                     |socket: &TcpListener| Ok::<_, std::io::Error>(socket.local_addr()?.port());
@@ -79,6 +92,7 @@ impl Ports {
                     mysql: port(mysql)?,
                     admin: port(admin)?,
                     main: port(main)?,
+                    feedback: port(feedback)?,
                     epmd: port(epmd)?,
                     distribution: port(distribution)?,
                 });

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use lab::process::wait_until;
 use lab::progress::Tasks;
 use lab::servers::{Instance, Service};
-use lapin::options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions};
+use lapin::options::{
+    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeleteOptions,
+};
 use lapin::{BasicProperties, Connection, ConnectionProperties};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
@@ -107,19 +109,7 @@ impl Test {
         path: &str,
         body: Option<&str>,
     ) -> Option<(u16, Value)> {
-        let config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(Duration::from_secs(20)));
-        let agent = ureq::Agent::new_with_config(config.build());
-        let request = ureq::http::Request::builder()
-            .method(method)
-            .uri(format!("http://127.0.0.1:{port}{path}"))
-            .header("content-type", "application/json")
-            .body(body.unwrap_or_default().to_owned())
-            .unwrap();
-        let mut answer = agent.run(request).ok()?;
-        let text = answer.body_mut().read_to_string().ok()?;
-        Some((answer.status().as_u16(), serde_json::from_str(&text).unwrap_or(Value::String(text))))
+        request(port, method, path, body, "")
     }
 
     fn wait_for_main(&self, path: &str, done: impl Fn(&Value) -> bool) {
@@ -163,6 +153,30 @@ impl Test {
     async fn connect(&self) -> Connection {
         Connection::connect(&self.amqp_url, ConnectionProperties::default()).await.unwrap()
     }
+}
+
+/// The status and the body; nothing if there was no answer.
+fn request(
+    port: u16,
+    method: &str,
+    path: &str,
+    body: Option<&str>,
+    key: &str,
+) -> Option<(u16, Value)> {
+    let config = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(Duration::from_secs(20)));
+    let agent = ureq::Agent::new_with_config(config.build());
+    let request = ureq::http::Request::builder()
+        .method(method)
+        .uri(format!("http://127.0.0.1:{port}{path}"))
+        .header("content-type", "application/json")
+        .header("idempotency-key", key)
+        .body(body.unwrap_or_default().to_owned())
+        .unwrap();
+    let mut answer = agent.run(request).ok()?;
+    let text = answer.body_mut().read_to_string().ok()?;
+    Some((answer.status().as_u16(), serde_json::from_str(&text).unwrap_or(Value::String(text))))
 }
 
 const SERVICES: [&str; 2] = ["admin", "main"];
@@ -666,4 +680,81 @@ async fn what_is_away() {
             .unwrap();
     }
     database.disconnect().await.unwrap();
+}
+
+/// Feedback that is answered with 202 is in the queue; what is not says so, and in time.
+#[tokio::test(flavor = "multi_thread")]
+async fn feedback_over_http() {
+    let servers = Servers::start(&[Service::Rabbitmq]);
+    let url = servers.instance.amqp_url();
+    let mut command = std::process::Command::new(program("feedback"));
+    let feedback = Terminal::start({
+        command.args(["--listen", "127.0.0.1:0"]).env("AMQP_URL", &url);
+        command
+    });
+    let line = feedback.line().unwrap();
+    let port: u16 = line.strip_prefix(" [*] http://localhost:").unwrap().parse().unwrap();
+    feedback.expect(" [*] Taking feedback. To exit press CTRL+C");
+    let send = |body: &str, key: &str| request(port, "POST", "/feedback", Some(body), key).unwrap();
+    let nice = |number: u32| json!({"text": format!("nice {number}")}).to_string();
+
+    // many at once over one channel
+    std::thread::scope(|scope| {
+        for thread in 0..10 {
+            scope.spawn(move || {
+                for number in 0..20 {
+                    assert_eq!(send(&nice(thread * 20 + number), "").0, 202);
+                }
+            });
+        }
+    });
+    assert_eq!(send(&nice(200), "mine").0, 202);
+    let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let mut bodies = std::collections::HashSet::new();
+    let mut last_id = String::new();
+    for _ in 0..201 {
+        let get = channel.basic_get("feedback".into(), BasicGetOptions { no_ack: true });
+        let message = get.await.unwrap().unwrap();
+        last_id = message.properties.message_id().as_ref().unwrap().to_string();
+        bodies.insert(String::from_utf8(message.data.clone()).unwrap());
+    }
+    assert_eq!(bodies, (0..201).map(nice).collect());
+    assert_eq!(last_id, "mine");
+
+    for (body, status) in [("", 400), ("{}", 422), ("{\"text\": 1}", 422), ("no JSON", 400)] {
+        assert_eq!(send(body, "").0, status, "{body}");
+    }
+    // somebody deletes the queue: it is declared again
+    channel.queue_delete("feedback".into(), QueueDeleteOptions::default()).await.unwrap();
+    let refused = send(&nice(1), "");
+    let away = "the queue `feedback` is away; try again in a moment";
+    assert_eq!((refused.0, message(&refused)), (503, away));
+    wait_until(LIMIT, || send(&nice(1), "").0 == 202).unwrap();
+    connection.close(200, "Goodbye".into()).await.unwrap();
+
+    // RabbitMQ takes nothing for now
+    rabbitmqctl(&servers.instance, &["set_vm_memory_high_watermark", "0.000001"]);
+    let begin = Instant::now();
+    let mut answer = send(&nice(2), "");
+    while answer.0 == 202 {
+        assert!(begin.elapsed() < LIMIT);
+        answer = send(&nice(2), "");
+    }
+    assert_eq!(answer.0, 504);
+    rabbitmqctl(&servers.instance, &["set_vm_memory_high_watermark", "0.4"]);
+    wait_until(LIMIT, || send(&nice(3), "").0 == 202).unwrap();
+
+    // RabbitMQ is away: known at once
+    servers.instance.stop(Service::Rabbitmq, true).unwrap();
+    wait_until(LIMIT, || {
+        let begin = Instant::now();
+        let refused = send(&nice(4), "");
+        refused.0 == 503 && begin.elapsed() < Duration::from_secs(1)
+    })
+    .unwrap();
+    servers.instance.start(&[Service::Rabbitmq], &Tasks::quiet()).unwrap();
+    wait_until(LIMIT, || send(&nice(5), "").0 == 202).unwrap();
+    feedback.signal(Signal::SIGINT);
+    assert_eq!(feedback.finish().1.code(), Some(0));
 }
