@@ -121,7 +121,8 @@ fn each_lesson_becomes_a_project() {
             command.env("MYSQL_URL", servers.instance.mysql_url());
             let output = command.output().unwrap();
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert!(output.status.success(), "{number}: {arguments:?}: {said}");
+            let more = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success(), "{number}: {arguments:?}: {more}{said}");
             assert!(!said.contains("warning"), "{number}: {arguments:?}: {said}");
         };
         run(&["fmt", "--all", "--check"]);
