@@ -1,8 +1,8 @@
 //! A connection over the stream protocol, and the next one when it is lost.
 //!
 //! The official client does not connect again by itself. Here this is its class `Client`, which has
-//! a method for each command of the protocol. Its `Producer` and `Consumer` are built on that; the
-//! page says why we do without.
+//! a method for each command of the protocol. Its `Producer` and `Consumer` are built on that. We
+//! do without: when the connection is gone, its `Producer` may wait for ever.
 
 use std::env;
 use std::fmt;

@@ -188,7 +188,7 @@ impl Containers {
         let mut docker = Command::new("docker");
         docker.current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null());
         docker.args(["compose", "--project-name", &self.project]).args(arguments);
-        for port in ["RABBITMQ_PORT", "RABBITMQ_MANAGEMENT_PORT", "MYSQL_PORT"] {
+        for port in ["RABBITMQ_PORT", "RABBITMQ_MANAGEMENT_PORT", "RABBITMQ_STREAM_PORT", "MYSQL_PORT"] {
             docker.env(port, "0"); // any that is free
         }
         let output = docker.output().map_err(|error| error.to_string())?;

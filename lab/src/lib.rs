@@ -17,6 +17,7 @@ pub mod progress;
 pub mod readme;
 pub mod servers;
 pub mod signals;
+mod starter;
 pub mod status;
 pub mod terminal;
 pub mod up;
@@ -76,7 +77,7 @@ pub fn find_lessons(wanted: &[String]) -> Result<Vec<PathBuf>> {
     let mut lessons = lessons()?;
     let is = |folder: &PathBuf, name: &String| {
         let number = number(folder).unwrap_or_default();
-        folder.ends_with(name)
+        (!name.is_empty() && folder.ends_with(name))
             || package(folder) == name
             || number == name
             || number.trim_start_matches('0') == name

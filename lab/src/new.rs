@@ -3,71 +3,16 @@
 //! The programs and `common` are taken as they are, but for the names in them. What a project needs
 //! besides is in `lab/new`: a README, tests, an image, continuous integration.
 
-use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process;
+use std::time::SystemTime;
+use std::{fs, process};
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::process::cargo;
+use crate::starter::{STARTERS, Starter, compose};
 use crate::{find_lessons, package, root, say};
-
-/// What becomes of a lesson.
-struct Starter {
-    number: &'static str,
-    mysql: bool,
-    /// What runs in containers; several of the first one.
-    services: &'static [Container],
-}
-
-/// A program in a container.
-struct Container {
-    program: &'static str,
-    arguments: &'static [&'static str],
-    /// For HTTP: ports of this machine, and the one in the container.
-    ports: Option<&'static str>,
-}
-
-const fn container(program: &'static str, arguments: &'static [&'static str]) -> Container {
-    Container { program, arguments, ports: None }
-}
-
-const fn web(
-    program: &'static str,
-    arguments: &'static [&'static str],
-    ports: &'static str,
-) -> Container {
-    Container { program, arguments, ports: Some(ports) }
-}
-
-const STARTERS: [Starter; 10] = [
-    starter("01", false, &[container("receive", &[])]),
-    starter("02", false, &[container("worker", &[])]),
-    starter("03", false, &[container("receive-logs", &[])]),
-    starter("04", false, &[container("receive-logs-topic", &["#"])]),
-    starter("05", true, &[container("receive-orders", &[])]),
-    starter(
-        "06",
-        true,
-        &[
-            web(
-                "main",
-                &["--listen", "0.0.0.0:8001", "--admin", "http://admin:8000"],
-                "8001-8009:8001",
-            ),
-            web("admin", &["--listen", "0.0.0.0:8000", "--host", "admin"], "8000:8000"),
-            web("feedback", &["--listen", "0.0.0.0:8010"], "8010:8010"),
-        ],
-    ),
-    starter("07", false, &[container("run-jobs", &[])]),
-    starter("08", false, &[container("rpc-server", &[])]),
-    starter("09", false, &[container("read-events", &[])]),
-    starter("10", false, &[container("publish-steadily", &[]), container("count-steadily", &[])]),
-];
-
-const fn starter(number: &'static str, mysql: bool, services: &'static [Container]) -> Starter {
-    Starter { number, mysql, services }
-}
 
 /// Words that no package may have as its name, or that stand for something else in a program.
 const TAKEN: &str = "abstract as async await become box break const continue core crate do dyn else \
@@ -94,22 +39,27 @@ pub fn new(folder: &Path, from: &str, name: Option<&str>) -> Result<()> {
         }
     };
     check_name(&name)?;
-    let empty = match fs::read_dir(folder) {
-        Ok(mut entries) => entries.next().is_none(),
-        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    let is_there = match fs::read_dir(folder) {
+        Ok(mut entries) => {
+            let taken = entries.next().is_some();
+            ensure!(!taken, "{} is there already, and is not an empty folder", folder.display());
+            true
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => false,
+        Err(error) => bail!("{} is no empty folder: {error}", folder.display()),
     };
-    ensure!(empty, "{} is there already, and is not an empty folder", folder.display());
-
-    // Beside it, and then in its place: all of it is there, or nothing.
+    // Whole, and then moved to its place: all of it is there, or nothing.
     let parent = match folder.parent() {
-        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
-        Some(parent) => parent,
-        None => bail!("{} is no place for a project", folder.display()),
+        _ if is_there => folder,
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
     };
     ensure!(parent.is_dir(), "there is no folder {}", parent.display());
     let draft = parent.join(format!(".{name}.{}", process::id()));
-    let made = make(&draft, &lesson, starter, &name)
-        .and_then(|()| fs::rename(&draft, folder).context("cannot move it to its place"));
+    let made = make(&draft, &lesson, starter, &name).and_then(|()| match is_there {
+        false => fs::rename(&draft, folder).context("cannot move it to its place"),
+        true => move_up(&draft, folder),
+    });
     if let Err(error) = made {
         let _ = fs::remove_dir_all(&draft);
         return Err(error.context(format!("cannot make {}", folder.display())));
@@ -120,18 +70,40 @@ pub fn new(folder: &Path, from: &str, name: Option<&str>) -> Result<()> {
     Ok(())
 }
 
+/// Moves what is in the draft to the folder around it; nothing, if that fails.
+fn move_up(draft: &Path, folder: &Path) -> Result<()> {
+    let mut moved = Vec::new();
+    let result = (|| {
+        for entry in fs::read_dir(draft)? {
+            let entry = entry?;
+            fs::rename(entry.path(), folder.join(entry.file_name()))?;
+            moved.push(folder.join(entry.file_name()));
+        }
+        fs::remove_dir(draft)
+    })();
+    if result.is_err() {
+        for path in moved {
+            let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+        }
+    }
+    result.context("cannot move it to its place")
+}
+
 fn lesson_is(lesson: &Path, number: &str) -> bool {
     lesson.file_name().is_some_and(|name| name.to_string_lossy().starts_with(number))
 }
 
 /// What Cargo takes as the name of a package, and what is not a name in the programs already.
 fn check_name(name: &str) -> Result<()> {
-    let starts = name.starts_with(|first: char| first.is_ascii_lowercase());
-    let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+    let small = |part: &str| {
+        !part.is_empty() && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
+    };
     ensure!(
-        starts && name.chars().all(letters) && name.len() <= 64,
-        "`{name}` cannot be the name of the package: it begins with a small letter, and has small \
-         letters, digits, - and _. --name gives it another one"
+        !name.starts_with(|c: char| c.is_ascii_digit())
+            && name.split(['-', '_']).all(small)
+            && name.len() <= 64,
+        "`{name}` cannot be the name of the package: a name begins with a small letter, and has at \
+         most 64 small letters and digits, with - or _ between them. --name gives it another one"
     );
     let lock = read(&root().join("Cargo.lock"))?;
     let same = |known: &str| known.replace('-', "_") == name.replace('-', "_");
@@ -168,6 +140,10 @@ fn make(draft: &Path, lesson: &Path, starter: &Starter, name: &str) -> Result<()
     write(&draft.join("README.md"), &readme(draft, starter, name)?)?;
     write(&draft.join("compose.yaml"), &compose(starter, name)?)?;
     let dockerfile = read(&new.join("Dockerfile"))?;
+    // Each project has a cache of its own, though another one may have the same name.
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let cache = format!("{name}-{:x}", since.as_millis());
+    let dockerfile = dockerfile.replace("{cache}", &cache);
     write(&draft.join("Dockerfile"), &dockerfile.replace("{main}", starter.services[0].program))?;
     for (file, text) in [
         (".gitignore", "/target\n".to_owned()),
@@ -225,7 +201,7 @@ fn copy(from: &Path, to: &Path, names: &Names) -> Result<()> {
     Ok(())
 }
 
-fn read(file: &Path) -> Result<String> {
+pub(crate) fn read(file: &Path) -> Result<String> {
     fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
 }
 
@@ -306,38 +282,4 @@ fn sentence(text: &str) -> String {
     let mut letters = text.chars();
     let first = letters.next().into_iter().flat_map(char::to_uppercase);
     format!("{}.", first.chain(letters).collect::<String>())
-}
-
-fn compose(starter: &Starter, name: &str) -> Result<String> {
-    let part = |file: &str| read(&root().join("lab/new").join(file));
-    let servers = if starter.mysql { &["rabbitmq", "mysql"][..] } else { &["rabbitmq"] };
-    let mut text = String::from("services:\n");
-    for Container { program, arguments, ports } in starter.services {
-        let command: Vec<_> = [&[*program], *arguments].concat();
-        text += &format!("  {program}:\n    build: .\n    image: {name}\n");
-        text += &format!("    command: {}\n", serde_json::to_string(&command)?);
-        text += "    environment:\n      AMQP_URL: amqp://guest:guest@rabbitmq:5672/%2f\n";
-        text += "      WAIT_FOR_BROKER: 60\n";
-        if starter.mysql {
-            text += "      MYSQL_URL: mysql://guest:guest@mysql:3306/test\n";
-        }
-        if let Some(ports) = ports {
-            text += &format!("    ports: [\"127.0.0.1:{ports}\"]\n");
-        }
-        text += "    depends_on:\n";
-        for server in servers {
-            text += &format!("      {server}: {{ condition: service_healthy }}\n");
-        }
-        text += "    restart: unless-stopped\n    stop_grace_period: 30s\n\n";
-    }
-    for server in servers {
-        text += &format!("{}\n", part(&format!("{server}.yaml"))?);
-    }
-    if starter.mysql {
-        text += "configs:\n  grants:\n    content: |\n";
-        text += "      GRANT ALL ON `test\\_%`.* TO 'guest'@'%';\n\n";
-    }
-    text += "volumes:\n";
-    servers.iter().for_each(|server| text += &format!("  {server}:\n"));
-    Ok(text)
 }

@@ -9,8 +9,8 @@ use support::Servers;
 #[test]
 fn a_question_is_answered_though_its_server_is_killed() {
     let servers = Servers::rabbitmq();
-    let client = servers.begin("rpc-client", &["40", "--timeout", "100"]);
     let server = servers.start("rpc-server", &[]);
+    let client = servers.begin("rpc-client", &["40", "--timeout", "100"]);
     server.wait_for(" [.] fib(40)");
     server.kill(); // it takes seconds to compute
 

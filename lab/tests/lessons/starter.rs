@@ -158,10 +158,11 @@ fn what_becomes_no_project() {
     fs::create_dir(&full).unwrap();
     fs::write(full.join("file"), "mine").unwrap();
     refused("full", &["--from", "02"], "is not an empty folder");
-    refused("full/file", &["--from", "02"], "is not an empty folder");
+    refused("full/file", &["--from", "02"], "is no empty folder");
+    refused("thumbnails", &["--from", ""], "there is no lesson ``");
     refused("nowhere/thumbnails", &["--from", "02"], "there is no folder");
     refused("thumbnails", &["--from", "77"], "there is no lesson `77`");
-    for name in ["2", "Thumbnails", "thumb nails", "-x", "x/y", "naïve"] {
+    for name in ["2", "Thumbnails", "thumb nails", "-x", "x/y", "naïve", "mailer-", "a__b"] {
         refused("thumbnails", &["--from", "02", &format!("--name={name}")], "small letters");
     }
     for name in ["tokio", "common", "test", "fn", "mysql-async"] {
@@ -183,6 +184,15 @@ fn what_becomes_no_project() {
     let (said, status) = Terminal::start(command).finish();
     assert!(!status.success() && said[0].contains("cannot make"), "{said:?}");
     assert_eq!(names(folder.path()), ["full"]);
+
+    // in an empty folder, which the reader stands in
+    let here = tempfile::tempdir().unwrap();
+    let mut command = Command::new(lab());
+    command.current_dir(&here).args(["new", ".", "--from", "07", "--name", "mailer"]);
+    let (said, status) = Terminal::start(command).finish();
+    assert!(status.success(), "{said:?}");
+    assert!(here.path().join("src/bin/run-jobs.rs").exists());
+    assert!(names(here.path()).iter().all(|name| !name.to_string_lossy().contains("mailer")));
 
     // an empty folder, and a name of its own
     fs::create_dir(folder.path().join("Thumbnails 2")).unwrap();
