@@ -42,10 +42,14 @@ pub fn end_with(guard: Guard) -> Result<&'static Guard> {
 /// To be called before a result is shown: ends what the guard watches over. Does not return if a
 /// signal is ending us, for then there is no result.
 pub fn settle() {
-    while ENDING.load(Ordering::SeqCst) {
-        thread::park();
-    }
+    let wait = || {
+        while ENDING.load(Ordering::SeqCst) {
+            thread::park();
+        }
+    };
+    wait();
     if let Some(guard) = GUARD.get() {
         guard.end();
     }
+    wait(); // a signal may have ended what we had the result from before we have heard of it
 }
