@@ -94,8 +94,11 @@ impl Feed {
         (told, self.news.subscribe())
     }
 
-    pub fn send(&self, name: &'static str, data: String) {
-        let _ = self.news.send((name, data)); // an error: no page is open
+    /// Tells the open pages. While there is none, it costs nothing.
+    pub fn send(&self, name: &'static str, data: &impl Serialize) {
+        if self.is_watched() {
+            let _ = self.news.send((name, json!(data).to_string())); // an error: it is closed now
+        }
     }
 
     /// What becomes of an event.
@@ -104,7 +107,7 @@ impl Feed {
     }
 
     fn update(&self, recent: &mut VecDeque<Told>, told: Told) {
-        self.send("event", json!(told).to_string());
+        self.send("event", &told);
         match recent.iter_mut().find(|known| (known.way, &known.id) == (told.way, &told.id)) {
             Some(known) => *known = told,
             None => recent.push_back(told),
@@ -120,7 +123,7 @@ impl Feed {
         let queue = locked(&self.queue).as_ref().map(|queue| {
             json!({ "messages": queue.message_count(), "consumers": queue.consumer_count() })
         });
-        self.send("behind", json!({ "outbox": count, "queue": queue }).to_string());
+        self.send("behind", &json!({ "outbox": count, "queue": queue }));
         let Some((count, latest)) = waiting else { return };
         let mut recent = locked(&self.recent);
         // What was there and is gone has left, whoever has published it.

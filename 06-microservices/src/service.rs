@@ -99,18 +99,16 @@ impl Service {
         if known.get(&id) == product.as_ref() {
             return;
         }
-        let change = match product {
+        match product {
             Some(product) => {
-                let change = json!(product).to_string();
+                self.feed.send("product", &product);
                 known.insert(id, product);
-                change
             }
             None => {
                 known.remove(&id);
-                json!({ "deleted": id }).to_string()
+                self.feed.send("product", &json!({ "deleted": id }));
             }
-        };
-        self.feed.send("product", change);
+        }
     }
 
     /// All products, or this one. If MySQL is away, as they were the last time.

@@ -77,7 +77,7 @@ pub fn find_lessons(wanted: &[String]) -> Result<Vec<PathBuf>> {
     let mut lessons = lessons()?;
     let is = |folder: &PathBuf, name: &String| {
         let number = number(folder).unwrap_or_default();
-        (!name.is_empty() && folder.ends_with(name))
+        folder.file_name() == Path::new(name).file_name()
             || package(folder) == name
             || number == name
             || number.trim_start_matches('0') == name

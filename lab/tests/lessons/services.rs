@@ -756,6 +756,16 @@ async fn feedback_over_http() {
     .unwrap();
     servers.instance.start(&[Service::Rabbitmq], &Tasks::quiet()).unwrap();
     wait_until(LIMIT, || send(&nice(5), "").0 == 202).unwrap();
+    // Ctrl-C lets a request finish that has begun
+    let mut request = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    request.set_read_timeout(Some(LIMIT)).unwrap();
+    let (body, head) = (nice(6), "POST /feedback HTTP/1.1\r\nHost: localhost\r\n");
+    let json = "Content-Type: application/json\r\nExpect: 100-continue\r\n";
+    write!(request, "{head}{json}Content-Length: {}\r\n\r\n", body.len()).unwrap();
+    let mut answer = BufReader::new(request.try_clone().unwrap()).lines().map(Result::unwrap);
+    assert_eq!(answer.next().unwrap(), "HTTP/1.1 100 Continue");
     feedback.signal(Signal::SIGINT);
+    request.write_all(body.as_bytes()).unwrap();
+    assert_eq!(answer.nth(1).unwrap(), "HTTP/1.1 202 Accepted");
     assert_eq!(feedback.finish().1.code(), Some(0));
 }
