@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use anyhow::Context;
 
@@ -29,17 +30,31 @@ impl fmt::Display for Unsaid {
     }
 }
 
+static LOG: OnceLock<fn(&str)> = OnceLock::new();
+
+/// From now on, gives each line to `log` instead of printing it: for a program that writes logs.
+pub fn to(log: fn(&str)) {
+    let _ = LOG.set(log);
+}
+
 /// What [`say!`](crate::say) calls.
 ///
 /// # Errors
 ///
 /// [`Unsaid`], and why.
 pub fn say(line: fmt::Arguments<'_>) -> anyhow::Result<()> {
+    if let Some(log) = LOG.get() {
+        log(&line.to_string());
+        return Ok(());
+    }
     writeln!(io::stdout(), "{line}").context(Unsaid)
 }
 
 /// What [`note!`](crate::note) calls.
 pub fn note(line: fmt::Arguments<'_>) {
+    if let Some(log) = LOG.get() {
+        return log(&line.to_string());
+    }
     let _ = writeln!(io::stderr(), "{line}");
 }
 

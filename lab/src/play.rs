@@ -286,6 +286,7 @@ impl<'a> Player<'a> {
             (default.admin, ours.admin),
             (default.main, ours.main),
             (default.feedback, ours.feedback),
+            (default.health, ours.health),
         ];
         for (ours, number) in self.instance.others.iter().zip(2..) {
             let default = Ports::of_node(number);

@@ -23,6 +23,9 @@ pub struct Ports {
     pub main: u16,
     #[serde(default)] // a file of an older lab does not have it
     pub feedback: u16,
+    /// That of lesson 11.
+    #[serde(default)]
+    pub health: u16,
     pub(super) epmd: u16,
     pub(super) distribution: u16,
 }
@@ -39,6 +42,7 @@ impl Ports {
         admin: 8000,
         main: 8001,
         feedback: 8002,
+        health: 9000,
         epmd: 5669,
         distribution: 25669,
     };
@@ -78,6 +82,7 @@ impl Ports {
                 admin,
                 main,
                 feedback,
+                health,
                 epmd,
                 distribution,
             ] = &sockets[..]
@@ -93,6 +98,7 @@ impl Ports {
                     admin: port(admin)?,
                     main: port(main)?,
                     feedback: port(feedback)?,
+                    health: port(health)?,
                     epmd: port(epmd)?,
                     distribution: port(distribution)?,
                 });

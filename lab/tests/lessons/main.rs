@@ -14,6 +14,7 @@ mod connection;
 mod exercises;
 mod failures;
 mod hello;
+mod mails;
 mod manifests;
 mod network;
 mod orders;

@@ -13,7 +13,7 @@ use crate::support::{
 };
 
 /// Those that send something and end.
-const SENDERS: [(&str, &[&str]); 11] = [
+const SENDERS: [(&str, &[&str]); 12] = [
     ("send", &[]),
     ("new-task", &["task"]),
     ("emit-log", &["line"]),
@@ -25,10 +25,11 @@ const SENDERS: [(&str, &[&str]); 11] = [
     ("submit-job", &["job"]),
     ("publish-steadily", &["--count", "1"]),
     ("append-events", &["event"]),
+    ("submit-mail", &[]),
 ];
 
 /// Those that receive until Ctrl-C.
-const RECEIVERS: [(&str, &[&str]); 12] = [
+const RECEIVERS: [(&str, &[&str]); 13] = [
     ("receive", &[]),
     ("receive-callback", &[]),
     ("worker", &[]),
@@ -39,6 +40,7 @@ const RECEIVERS: [(&str, &[&str]); 12] = [
     ("receive-orders", &[]),
     ("run-jobs", &[]),
     ("count-steadily", &[]),
+    ("mailer", &["--folder", concat!(env!("CARGO_TARGET_TMPDIR"), "/mails")]),
     ("read-events", &["--from", "next"]),
     ("rpc-server", &[]),
 ];
@@ -84,6 +86,10 @@ fn every_program_closes_its_connection_and_uses_nothing_deprecated() {
             let line = receiver.line().unwrap();
             assert!(line.starts_with(" [x] Received: 1 (1 in all), twice: 0, "), "{line}");
         }
+        if program == "mailer" {
+            receiver.expect(" [x] Received a mail to ann@example.org");
+            receiver.expect(" [x] Sent the mail to ann@example.org");
+        }
         if program == "rpc-server" {
             lines("rpc-client", &["3"], &url);
             lines("rpc-client", &["3", "--reply-queue"], &url);
@@ -108,6 +114,7 @@ fn every_program_closes_its_connection_and_uses_nothing_deprecated() {
         "read",
         "publish-steadily",
         "count-steadily",
+        "mailer",
     ];
     let names = programs.map(|name| format!(" - {name}"));
     let count = |text: &str| servers.log().matches(text).count();
@@ -169,7 +176,7 @@ async fn a_queue_that_is_deleted_while_a_program_sends() {
 }
 
 /// What feeds each of [`RECEIVERS`], but `rpc-server`: who feeds that waits for its answer.
-const FEEDERS: [usize; 10] = [0, 0, 1, 2, 3, 4, 5, 6, 8, 9];
+const FEEDERS: [usize; 11] = [0, 0, 1, 2, 3, 4, 5, 6, 8, 9, 11];
 
 /// Starts a program whose standard output nobody reads, or whose disk is full.
 fn unread(program: &str, arguments: &[&str], urls: (&str, &str), full: bool) -> Terminal {

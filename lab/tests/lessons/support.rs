@@ -355,6 +355,7 @@ impl Terminal {
             "Requests answered",
             "Received",
             "Events read",
+            "Mails sent",
         ];
         let done = done.map(|done| format!(" [*] {done}: "));
         // `count-steadily` says each second how it goes
