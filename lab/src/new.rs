@@ -1,6 +1,7 @@
 //! `cargo lab new`: a lesson as a project of the reader's own, which knows nothing of this course.
 //!
-//! The programs and `common` are taken as they are, but for the names in them. What a project needs
+//! The programs, `common` and `telemetry` are taken as they are, but for the names in them. A patch
+//! lets the programs use `telemetry`, which lessons 1 to 10 do without. What a project needs
 //! besides is in `lab/new`: a README, tests, an image, continuous integration.
 
 use std::io::ErrorKind;
@@ -9,6 +10,8 @@ use std::time::SystemTime;
 use std::{fs, process};
 
 use anyhow::{Context, Result, bail, ensure};
+
+use diffy::patch_set::{FileOperation, ParseOptions, PatchSet};
 
 use crate::process::cargo;
 use crate::starter::{STARTERS, Starter, compose};
@@ -128,15 +131,19 @@ fn make(draft: &Path, lesson: &Path, starter: &Starter, name: &str) -> Result<()
     for part in ["src", "static"] {
         copy(&lesson.join(part), &draft.join(part), &names)?;
     }
-    copy(&root().join("common/src"), &draft.join("common/src"), &names)?;
+    patch(draft, lesson, starter, &names)?;
+    for member in ["common", "telemetry"] {
+        let (from, to) = (root().join(member), draft.join(member));
+        copy(&from.join("src"), &to.join("src"), &names)?;
+        copy(&from.join("clippy.toml"), &to.join("clippy.toml"), &names)?;
+        write(&to.join("Cargo.toml"), &without_course(&read(&from.join("Cargo.toml"))?)?)?;
+    }
     let new = root().join("lab/new");
     copy(&new.join("support.rs"), &draft.join("tests/support/mod.rs"), &names)?;
     let test = format!("tests/{}.rs", starter.number);
     copy(&new.join(test), &draft.join("tests/delivery.rs"), &names)?;
 
     write(&draft.join("Cargo.toml"), &manifest(&read(&lesson.join("Cargo.toml"))?, &names)?)?;
-    let common = read(&root().join("common/Cargo.toml"))?;
-    write(&draft.join("common/Cargo.toml"), &without_course(&common)?)?;
     write(&draft.join("README.md"), &readme(draft, starter, name)?)?;
     write(&draft.join("compose.yaml"), &compose(starter, name)?)?;
     let dockerfile = read(&new.join("Dockerfile"))?;
@@ -147,7 +154,6 @@ fn make(draft: &Path, lesson: &Path, starter: &Starter, name: &str) -> Result<()
     write(&draft.join("Dockerfile"), &dockerfile.replace("{main}", starter.services[0].program))?;
     for (file, text) in [
         (".gitignore", "/target\n".to_owned()),
-        ("common/clippy.toml", read(&root().join("common/clippy.toml"))?),
         (".dockerignore", "target\n.git\n".to_owned()),
         ("rustfmt.toml", read(&root().join("rustfmt.toml"))?),
         ("LICENSE", read(&root().join("LICENSE"))?),
@@ -164,6 +170,28 @@ fn make(draft: &Path, lesson: &Path, starter: &Starter, name: &str) -> Result<()
     let output = update.output().context("cannot start cargo")?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "cargo does not take it: {}", said.trim());
+    Ok(())
+}
+
+/// Makes services of the programs of a lesson.
+fn patch(draft: &Path, lesson: &Path, starter: &Starter, names: &Names) -> Result<()> {
+    let file = root().join(format!("lab/new/telemetry/{}.patch", starter.number));
+    let text = if file.exists() { read(&file)? } else { return Ok(()) };
+    for patch in PatchSet::parse(&text, ParseOptions::unidiff()) {
+        let patch = patch.with_context(|| format!("cannot read {}", file.display()))?;
+        let (FileOperation::Modify { modified, .. }, Some(hunks)) =
+            (patch.operation(), patch.patch().as_text())
+        else {
+            bail!("{} does more than to change files", file.display());
+        };
+        let path = modified.trim_start_matches("b/");
+        let lesson = lesson.join(path);
+        let patched = diffy::apply(&read(&lesson)?, hunks).with_context(|| {
+            let lesson = lesson.display();
+            format!("{lesson} is not as the course has it; `git checkout {lesson}` brings it back")
+        })?;
+        write(&draft.join(path), &names.replace(&patched))?;
+    }
     Ok(())
 }
 
@@ -214,18 +242,22 @@ fn write(file: &Path, text: &str) -> Result<()> {
 
 fn manifest(text: &str, names: &Names) -> Result<String> {
     let name = |name| format!("name = \"{name}\"\n");
-    let text = text
-        .replace(&name(names.old), &name(names.new))
-        .replace("{ path = \"../common\" }", "{ path = \"common\" }");
+    let text =
+        text.replace(&name(names.old), &name(names.new)).replace("{ path = \"../", "{ path = \"");
+    // A lesson that does without has it now.
+    let text = match text.contains("\ntelemetry = ") {
+        true => text,
+        false => text.replacen("\ntokio = ", "\ntelemetry = { path = \"telemetry\" }\ntokio = ", 1),
+    };
     let (before, rest) = text.split_once("\"Lesson ").context("no description")?;
     let (_, description) = rest.split_once(": ").context("no description")?;
     let text = format!("{before}\"{description}");
     let root = read(&root().join("Cargo.toml"))?;
     let (_, profiles) = root.split_once("\n\n").context("no profiles")?;
-    Ok(format!("{text}\n[workspace]\nmembers = [\"common\"]\n\n{profiles}"))
+    Ok(format!("{text}\n[workspace]\nmembers = [\"common\", \"telemetry\"]\n\n{profiles}"))
 }
 
-/// The manifest of `common` without the features that only the way through the course needs.
+/// The manifest of a member without the features that only the way through the course needs.
 fn without_course(text: &str) -> Result<String> {
     let (before, rest) = text.split_once("# Features that ").context("no features")?;
     let (_, lints) = rest.split_once("[lints.rust]").context("no lints")?;

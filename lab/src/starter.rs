@@ -33,7 +33,7 @@ const fn web(
     Container { program, arguments, ports: Some(ports) }
 }
 
-pub(crate) const STARTERS: [Starter; 10] = [
+pub(crate) const STARTERS: [Starter; 11] = [
     starter("01", false, &[container("receive", &[])]),
     starter("02", false, &[container("worker", &[])]),
     starter("03", false, &[container("receive-logs", &[])]),
@@ -56,11 +56,20 @@ pub(crate) const STARTERS: [Starter; 10] = [
     starter("08", false, &[container("rpc-server", &[])]),
     starter("09", false, &[container("read-events", &[])]),
     starter("10", false, &[container("publish-steadily", &[]), container("count-steadily", &[])]),
+    starter("11", false, &[container("mailer", &["--folder", "/tmp/mails"])]),
 ];
 
 const fn starter(number: &'static str, mysql: bool, services: &'static [Container]) -> Starter {
     Starter { number, mysql, services }
 }
+
+/// The image has no client for HTTP. Bash is one.
+const READY: &str = r#"    healthcheck:
+      test: ["CMD", "bash", "-c", "exec 3<>/dev/tcp/localhost/9000; printf 'GET /health/ready HTTP/1.0\\r\\n\\r\\n' >&3; grep -q '^ready' <&3"]
+      interval: 5s
+      timeout: 5s
+      start_period: 60s
+"#;
 
 /// compose.yaml: the programs of a project, and the servers that they need.
 pub(crate) fn compose(starter: &Starter, name: &str) -> Result<String> {
@@ -71,12 +80,14 @@ pub(crate) fn compose(starter: &Starter, name: &str) -> Result<String> {
         services += &format!("    command: {command}\n    environment:\n");
         services += "      AMQP_URL: amqp://guest:guest@rabbitmq:5672/%2f\n";
         services += "      WAIT_FOR_BROKER: 60\n";
+        services += "      LOG_FORMAT: json\n      HEALTH_LISTEN: 0.0.0.0:9000\n";
         services += "      #mysql MYSQL_URL: mysql://guest:guest@mysql:3306/test\n";
         if let Some(ports) = ports {
             services += &format!("    ports: [\"127.0.0.1:{ports}\"]\n");
         }
         services += "    depends_on:\n      rabbitmq: { condition: service_healthy }\n";
         services += "      #mysql mysql: { condition: service_healthy }\n";
+        services += READY;
         services += "    restart: unless-stopped\n    stop_grace_period: 30s\n\n";
     }
     let template = read(&root().join("lab/new/compose.yaml"))?;

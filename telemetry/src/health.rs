@@ -40,7 +40,7 @@ impl Options {
             .with_context(|| format!("cannot listen at {address}, for health and metrics"))?;
         let router = Router::new()
             .route("/health/live", get("alive\n"))
-            .route("/health/ready", get(ready))
+            .route("/health/ready", get(readiness))
             .route("/metrics", get(metrics));
         // It answers until the program ends, which the program decides.
         tokio::spawn(async { axum::serve(listener, router).await });
@@ -48,38 +48,39 @@ impl Options {
     }
 }
 
-/// Over which connection the program consumes, and what tells it to stop.
-static CONSUMER: Mutex<Option<(ConnectionStatus, CancellationToken)>> = Mutex::new(None);
+/// The connection that the program works over, and what tells it to stop.
+static WORK: Mutex<Option<(ConnectionStatus, CancellationToken)>> = Mutex::new(None);
 
-/// The program consumes, as long as this lives.
-pub struct Consuming(());
+/// The program is ready, as long as this lives.
+pub struct Ready(());
 
-/// To be called when RabbitMQ has accepted a consumer. The program is ready as long as what this
-/// returns lives, the connection is there, and nobody has told it to stop.
-pub fn consuming(connection: &Connection, stop: &CancellationToken) -> Consuming {
-    let consumer = (connection.status().clone(), stop.clone());
-    *CONSUMER.lock().unwrap_or_else(PoisonError::into_inner) = Some(consumer);
-    Consuming(())
+/// To be called when the program can do its work: when RabbitMQ has accepted a consumer, for
+/// instance. It is ready as long as what this returns lives, the connection is there, and nobody
+/// has told it to stop.
+pub fn ready(connection: &Connection, stop: &CancellationToken) -> Ready {
+    let work = (connection.status().clone(), stop.clone());
+    *WORK.lock().unwrap_or_else(PoisonError::into_inner) = Some(work);
+    Ready(())
 }
 
-impl Drop for Consuming {
+impl Drop for Ready {
     fn drop(&mut self) {
-        *CONSUMER.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *WORK.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
-/// Whether there is a connection, and why the program takes no messages, if it does not.
+/// Whether there is a connection, and why the program is not ready, if it is not.
 fn state() -> (bool, Option<&'static str>) {
-    match &*CONSUMER.lock().unwrap_or_else(PoisonError::into_inner) {
+    match &*WORK.lock().unwrap_or_else(PoisonError::into_inner) {
         Some((connection, stop)) if connection.connected() => {
             (true, stop.is_cancelled().then_some("stopping"))
         }
-        _ => (false, Some("not consuming")),
+        _ => (false, Some("not connected")),
     }
 }
 
 /// A program that is not ready lives: to start it again would not bring RabbitMQ back.
-async fn ready() -> (StatusCode, String) {
+async fn readiness() -> (StatusCode, String) {
     match state().1 {
         None => (StatusCode::OK, "ready\n".to_owned()),
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),

@@ -12,7 +12,7 @@ pub mod message;
 pub mod metrics;
 pub mod trace;
 
-pub use health::{Options, consuming};
+pub use health::{Options, ready};
 pub use logs::Logs;
-pub use message::{failed, message, returned};
-pub use trace::{trace_id, traced};
+pub use message::{failed, message, messages, returned};
+pub use trace::{trace_id, traced, traceparent, with_trace};

@@ -1,6 +1,7 @@
 //! What becomes of a message, and how long that takes.
 
 use std::cell::Cell;
+use std::slice;
 use std::time::Instant;
 
 use lapin::message::Delivery;
@@ -12,13 +13,15 @@ use crate::metrics::{Labels, METRICS, Outcome};
 use crate::trace;
 
 task_local! {
-    static OUTCOME: Cell<Outcome>;
+    /// How many of them have failed; `None`: all have gone back.
+    static FAILED: Cell<Option<u64>>;
 }
 
-/// A message that is about to be handled.
+/// A message that is about to be handled, or several of them.
 pub struct Message {
     span: Span,
-    redelivered: bool,
+    count: u64,
+    redelivered: u64,
 }
 
 /// Begins a span for this message, in the trace that the message belongs to.
@@ -28,7 +31,18 @@ pub fn message(delivery: &Delivery) -> Message {
     // (That fails if nobody writes down spans, and then nobody misses it.)
     let _ = span.set_parent(trace::of(&delivery.properties));
     span.record("trace", trace::id(&span));
-    Message { span, redelivered: delivery.redelivered }
+    Message { span, ..all(slice::from_ref(delivery)) }
+}
+
+/// Begins a span for messages that are handled at once. Each may belong to another trace: the span
+/// belongs to none of them.
+pub fn messages(deliveries: &[Delivery]) -> Message {
+    Message { span: info_span!("messages", count = deliveries.len()), ..all(deliveries) }
+}
+
+fn all(deliveries: &[Delivery]) -> Message {
+    let redelivered = deliveries.iter().filter(|delivery| delivery.redelivered).count() as u64;
+    Message { span: Span::none(), count: deliveries.len() as u64, redelivered }
 }
 
 impl Message {
@@ -43,48 +57,53 @@ impl Message {
         self,
         work: impl Future<Output = anyhow::Result<T>>,
     ) -> anyhow::Result<T> {
-        let mut count = Count { message: self, begin: Instant::now(), outcome: Outcome::returned };
+        let mut count = Count { message: self, begin: Instant::now(), failed: None };
         let span = count.message.span.clone();
         let work = async {
             let result = work.await;
-            (result, OUTCOME.with(Cell::get))
+            (result, FAILED.with(Cell::get))
         };
-        let (result, outcome) =
-            OUTCOME.scope(Cell::new(Outcome::done), work).instrument(span).await;
+        let (result, failed) = FAILED.scope(Cell::new(Some(0)), work).instrument(span).await;
         if result.is_ok() {
-            count.outcome = outcome;
+            count.failed = failed;
         }
         result
     }
 }
 
-/// To be called in the midst of the work: it has failed, and the message is not to go back to its
-/// queue.
+/// To be called in the midst of the work: a message has failed, and does not go back to its queue.
 pub fn failed() {
-    let _ = OUTCOME.try_with(|outcome| outcome.set(Outcome::failed));
+    let _ = FAILED.try_with(|failed| failed.set(failed.get().map(|failed| failed + 1)));
 }
 
-/// To be called in the midst of the work: the message goes back to its queue.
+/// To be called in the midst of the work: the messages go back to their queue.
 pub fn returned() {
-    let _ = OUTCOME.try_with(|outcome| outcome.set(Outcome::returned));
+    let _ = FAILED.try_with(|failed| failed.set(None));
 }
 
 /// Counts when it is dropped, so that nothing is forgotten.
 struct Count {
     message: Message,
     begin: Instant,
-    outcome: Outcome,
+    failed: Option<u64>,
 }
 
 impl Drop for Count {
     fn drop(&mut self) {
-        let (outcome, seconds) = (self.outcome, self.begin.elapsed().as_secs_f64());
-        METRICS.messages.get_or_create(&Labels { outcome }).inc();
-        METRICS.seconds.observe(seconds);
-        if self.message.redelivered {
-            METRICS.redelivered.inc();
+        let Message { span, count, redelivered } = &self.message;
+        let seconds = self.begin.elapsed().as_secs_f64();
+        let failed = self.failed.unwrap_or_default().min(*count);
+        let (done, returned) = match self.failed {
+            Some(_) => (count - failed, 0),
+            None => (0, *count),
+        };
+        for (outcome, number) in
+            [(Outcome::done, done), (Outcome::failed, failed), (Outcome::returned, returned)]
+        {
+            METRICS.messages.get_or_create(&Labels { outcome }).inc_by(number);
         }
-        let redelivered = self.message.redelivered;
-        self.message.span.in_scope(|| info!(?outcome, redelivered, seconds, "handled"));
+        (0..*count).for_each(|_| METRICS.seconds.observe(seconds));
+        METRICS.redelivered.inc_by(*redelivered);
+        span.in_scope(|| info!(done, failed, returned, redelivered, seconds, "handled"));
     }
 }

@@ -55,7 +55,7 @@ pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
     registry.register("message_duration_seconds", help, metrics.seconds.clone());
     let help = "1 while there is a connection to RabbitMQ, else 0";
     registry.register("rabbitmq_connected", help, metrics.connected.clone());
-    let help = "1 while the program takes messages, else 0";
+    let help = "1 while the program can do its work, else 0";
     registry.register("ready", help, metrics.ready.clone());
     metrics
 });

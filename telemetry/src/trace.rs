@@ -1,64 +1,108 @@
 //! Which messages belong together, across programs: the header `traceparent`, as the W3C has
 //! defined it for HTTP, <https://www.w3.org/TR/trace-context/>. A message has it among its headers:
-//! <https://opentelemetry.io/docs/specs/semconv/messaging/rabbitmq/>.
+//! <https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/>.
 
+use axum::extract::Request;
+use axum::http::HeaderMap;
+use axum::middleware::Next;
+use axum::response::Response;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 use opentelemetry::Context;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
-use opentelemetry::trace::TraceContextExt;
+use opentelemetry::trace::{SpanContext, TraceContextExt, TraceFlags, TraceState};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use tracing::{Span, info_span};
+use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
+use tracing::{Instrument, Span, field::Empty, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-/// The properties with the trace that we are in: that of the message that is being handled, or else
-/// a new one.
+const HEADER: &str = "traceparent";
+
+/// The trace that we are in: that of the message or the request that is being handled, or else a
+/// new one. To be written down where it is to be read later, in an outbox for instance.
+pub fn traceparent() -> String {
+    let mut context = Span::current().context();
+    if !context.span().span_context().is_valid() {
+        let (ids, sampled) = (RandomIdGenerator::default(), TraceFlags::SAMPLED);
+        let (trace, span) = (ids.new_trace_id(), ids.new_span_id());
+        let new = SpanContext::new(trace, span, sampled, false, TraceState::default());
+        context = Context::new().with_remote_span_context(new);
+    }
+    let mut header = Header(String::new());
+    TraceContextPropagator::new().inject_context(&context, &mut header);
+    header.0
+}
+
+/// The properties with the trace that we are in.
 pub fn traced(properties: BasicProperties) -> BasicProperties {
-    let mut headers = Headers(properties.headers().clone().unwrap_or_default());
-    let inside = Span::current();
-    let new = info_span!("publish");
-    let span = if inside.is_none() { new } else { inside };
-    TraceContextPropagator::new().inject_context(&span.context(), &mut headers);
-    properties.with_headers(headers.0)
+    with_trace(properties, &traceparent())
+}
+
+/// The properties with a trace that was written down with [`traceparent`].
+pub fn with_trace(properties: BasicProperties, traceparent: &str) -> BasicProperties {
+    if traceparent.is_empty() {
+        return properties;
+    }
+    let mut headers = properties.headers().clone().unwrap_or_default();
+    headers.insert(HEADER.into(), AMQPValue::LongString(traceparent.into()));
+    properties.with_headers(headers)
 }
 
 /// The trace that these properties name, if they do.
 pub(crate) fn of(properties: &BasicProperties) -> Context {
-    let headers = Headers(properties.headers().clone().unwrap_or_default());
-    TraceContextPropagator::new().extract_with_context(&Context::new(), &headers)
+    let headers = properties.headers().as_ref().map(FieldTable::inner);
+    parse(match headers.and_then(|headers| headers.get(HEADER)) {
+        Some(AMQPValue::LongString(value)) => str::from_utf8(value.as_bytes()).unwrap_or_default(),
+        _ => "",
+    })
 }
 
-/// The id of the trace that this span belongs to: 32 hexadecimal digits, the second part of
-/// `traceparent`.
+fn parse(traceparent: &str) -> Context {
+    let header = Header(traceparent.to_owned());
+    TraceContextPropagator::new().extract_with_context(&Context::new(), &header)
+}
+
+/// The id of the trace that this span belongs to.
 pub(crate) fn id(span: &Span) -> String {
     span.context().span().span_context().trace_id().to_string()
 }
 
-/// The id of the trace in these properties.
+/// The id of the trace in these properties: 32 hexadecimal digits, the second part of
+/// `traceparent`.
 pub fn trace_id(properties: &BasicProperties) -> String {
     of(properties).span().span_context().trace_id().to_string()
 }
 
-struct Headers(FieldTable);
+/// For `axum::middleware::from_fn`: handles a request in a span, in the trace that it belongs to.
+pub async fn request(request: Request, next: Next) -> Response {
+    let (method, path) = (request.method().as_str(), request.uri().path());
+    let span = info_span!("request", method, path, trace = Empty);
+    let _ = span.set_parent(parse(text(request.headers())));
+    span.record("trace", id(&span));
+    next.run(request).instrument(span).await
+}
 
-impl Injector for Headers {
+fn text(headers: &HeaderMap) -> &str {
+    headers.get(HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+/// The one header that there is; `tracestate` is not carried.
+struct Header(String);
+
+impl Injector for Header {
     fn set(&mut self, key: &str, value: String) {
-        if !value.is_empty() {
-            self.0.insert(key.into(), AMQPValue::LongString(value.into()));
+        if key == HEADER {
+            self.0 = value;
         }
     }
 }
 
-impl Extractor for Headers {
+impl Extractor for Header {
     fn get(&self, key: &str) -> Option<&str> {
-        match self.0.inner().get(key)? {
-            AMQPValue::LongString(value) => str::from_utf8(value.as_bytes()).ok(),
-            AMQPValue::ShortString(value) => Some(value.as_str()),
-            _ => None,
-        }
+        (key == HEADER).then_some(&self.0)
     }
 
     fn keys(&self) -> Vec<&str> {
-        self.0.inner().keys().map(|key| key.as_str()).collect()
+        vec![HEADER]
     }
 }

@@ -21,8 +21,8 @@ use lapin::options::{
     BasicRejectOptions,
 };
 use lapin::types::FieldTable;
-use service::{Queue, mail::Mail};
-use telemetry::{consuming, failed, message};
+use service::{Queue, VARIABLES, mail::Mail};
+use telemetry::{failed, message, ready};
 use tokio::time::sleep;
 use uuid::Uuid;
 
@@ -32,7 +32,7 @@ const GRACE: Duration = Duration::from_secs(4);
 
 /// Send the mails of a queue until Ctrl-C.
 #[derive(Parser)]
-#[command(after_help = service::VARIABLES)]
+#[command(after_help = VARIABLES)]
 struct Args {
     #[command(flatten)]
     queue: Queue,
@@ -91,7 +91,7 @@ async fn send_mails(
     let mut consumer =
         channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?;
     // Ready, until this is dropped, or the connection is lost.
-    let _ready = consuming(connection, stop);
+    let _ready = ready(connection, stop);
     note!(" [*] Waiting for mails. To exit press CTRL+C");
 
     let mut under_way = FuturesUnordered::new();

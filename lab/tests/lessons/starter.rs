@@ -5,13 +5,15 @@ use std::process::Command;
 use std::{fs, io};
 
 use lab::play::play;
-use lab::process::cargo;
+use lab::process::{cargo, wait_until};
 use lab::readme::Readme;
-use lab::servers::Service;
+use lab::servers::{Instance, Service};
 use lab::{lessons, root};
+use nix::sys::signal::Signal;
+use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{Servers, Terminal, lab, program, vhost};
+use crate::support::{LIMIT, Servers, Terminal, free_address, get, lab, program, vhost};
 
 fn copy(from: &Path, to: &Path) {
     copy_with(from, to, |from, to| fs::copy(from, to).map(drop));
@@ -129,6 +131,7 @@ fn each_lesson_becomes_a_project() {
         run(&["test", "--locked", "--test", "delivery", "--no-run"]);
         let readme = Readme::read(&project.join("README.md")).unwrap();
         play(&readme, &servers.instance, servers.guard(), false, &mut |_| ()).unwrap();
+        are_services(&project, target.path(), &servers.instance);
         if number == "02" {
             run(&[
                 "clippy",
@@ -143,6 +146,53 @@ fn each_lesson_becomes_a_project() {
         } else {
             run(&["test", "--locked", "--test", "delivery"]);
         }
+    }
+}
+
+/// The programs of compose.yaml write JSON, say when they are ready, count, and end at SIGTERM. A
+/// trace that comes over HTTP goes on in the other service of a project.
+fn are_services(project: &Path, target: &Path, servers: &Instance) {
+    let compose = fs::read_to_string(project.join("compose.yaml")).unwrap();
+    let commands = compose.lines().filter_map(|line| line.strip_prefix("    command: "));
+    let [admin, main, feedback] = [(); 3].map(|()| free_address());
+    let mut services = Vec::new();
+    for command in commands {
+        let mut words: Vec<String> = serde_json::from_str(command).unwrap();
+        let mut service = Command::new(target.join("debug").join(words.remove(0)));
+        if !words.contains(&"--listen".to_owned()) {
+            service.args(words);
+        }
+        let health = free_address();
+        service.env("AMQP_URL", servers.amqp_url()).env("MYSQL_URL", servers.mysql_url());
+        service.env("LOG_FORMAT", "json").env("HEALTH_LISTEN", &health);
+        service.env("ADMIN_LISTEN", &admin).env("MAIN_LISTEN", &main);
+        service.env("FEEDBACK_LISTEN", &feedback);
+        let service = Terminal::start(service);
+        let first = service.line().unwrap(); // from then on it answers
+        serde_json::from_str::<Value>(&first).unwrap_or_else(|_| panic!("{first}"));
+        wait_until(LIMIT, || get(&health, "/health/ready").0 == 200).unwrap();
+        let (_, metrics) = get(&health, "/metrics");
+        assert!(metrics.contains(r#"messages_total{outcome="done"} "#), "{metrics}");
+        services.push(service);
+    }
+    assert!(!services.is_empty());
+    if services.len() == 3 {
+        let trace = "0af7651916cd43dd8448eb211c80319c";
+        let request = ureq::post(format!("http://{admin}/api/products"))
+            .header("content-type", "application/json")
+            .header("traceparent", format!("00-{trace}-b7ad6b7169203331-01"));
+        request.send(r#"{"title":"Traced","image":"/images/mountain.svg"}"#).unwrap();
+        loop {
+            let event: Value = serde_json::from_str(&services[0].line().unwrap()).unwrap();
+            if event["message"] == "handled" && event["span"]["trace"] == trace {
+                break;
+            }
+        }
+    }
+    for service in services {
+        service.signal(Signal::SIGTERM);
+        let (lines, status) = service.finish();
+        assert!(status.success(), "{lines:#?}");
     }
 }
 

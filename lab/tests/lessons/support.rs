@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsStr;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -255,6 +256,18 @@ pub fn breakable() -> MutexGuard<'static, Servers> {
     let purged = purge.args(["-q", "purge_queue", "task_queue"]).status();
     assert!(purged.unwrap().success());
     servers
+}
+
+/// An address where nobody listens.
+pub fn free_address() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+/// The status code and the body of an answer over HTTP.
+pub fn get(address: &str, path: &str) -> (u16, String) {
+    let config = ureq::Agent::config_builder().http_status_as_error(false).proxy(None).build();
+    let mut answer = config.new_agent().get(format!("http://{address}{path}")).call().unwrap();
+    (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap())
 }
 
 /// The program of a lesson, compiled.
