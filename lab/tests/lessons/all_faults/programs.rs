@@ -1,5 +1,6 @@
 //! Which programs run, who feeds them, and what their lines mean.
 
+use std::env;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::process::Command;
@@ -71,7 +72,10 @@ pub fn programs(instance: &Instance, folder: &Path, tasks: &Tasks) -> Result<Vec
         let ports = instance.ports;
         let [admin, main] = [ports.admin, ports.main].map(|port| format!("127.0.0.1:{port}"));
         let file = name.split(' ').next().unwrap_or(name);
-        let mut command = Command::new(Path::new(env!("CARGO_BIN_EXE_lab")).with_file_name(file));
+        // Those of a project of `cargo lab new`, to break them as ours.
+        let others = env::var_os("LAB_PROGRAMS").map(|folder| Path::new(&folder).join(file));
+        let ours = Path::new(env!("CARGO_BIN_EXE_lab")).with_file_name(file);
+        let mut command = Command::new(others.filter(|path| path.exists()).unwrap_or(ours));
         let urls = amqp_url.split(',').map(|url| format!("{url}{HEARTBEAT}"));
         command.args(arguments).env("AMQP_URL", urls.collect::<Vec<_>>().join(","));
         command.env("MYSQL_URL", instance.mysql_url());
