@@ -8,14 +8,6 @@ use lapin::Channel;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable};
 
-/// What `--help` says of the variables that `common` and `telemetry` read. `AMQP_URL` is not an
-/// option: everybody on the machine can read the options of a program, and the password with them.
-pub const VARIABLES: &str = "\
-Environment:
-  AMQP_URL         RabbitMQ [default: amqp://guest:guest@localhost:5672/%2f]
-  WAIT_FOR_BROKER  How many seconds to wait for RabbitMQ at the start [default: 0]
-  RUST_LOG         Which events to log, such as info,lapin=debug [default: as JSON info]";
-
 /// Which queue the mails are in.
 #[derive(Args)]
 pub struct Queue {

@@ -56,7 +56,7 @@ pub(crate) const STARTERS: [Starter; 11] = [
     starter("08", false, &[container("rpc-server", &[])]),
     starter("09", false, &[container("read-events", &[])]),
     starter("10", false, &[container("publish-steadily", &[]), container("count-steadily", &[])]),
-    starter("11", false, &[container("mailer", &["--folder", "/tmp/mails"])]),
+    starter("11", false, &[container("mailer", &["--folder", "/data/mails"])]),
 ];
 
 const fn starter(number: &'static str, mysql: bool, services: &'static [Container]) -> Starter {
@@ -82,6 +82,7 @@ pub(crate) fn compose(starter: &Starter, name: &str) -> Result<String> {
         services += "      WAIT_FOR_BROKER: 60\n";
         services += "      LOG_FORMAT: json\n      HEALTH_LISTEN: 0.0.0.0:9000\n";
         services += "      #mysql MYSQL_URL: mysql://guest:guest@mysql:3306/test\n";
+        services += "    #data volumes: [\"data:/data\"]\n";
         if let Some(ports) = ports {
             services += &format!("    ports: [\"127.0.0.1:{ports}\"]\n");
         }
@@ -94,8 +95,12 @@ pub(crate) fn compose(starter: &Starter, name: &str) -> Result<String> {
     let text = template.replace("{services}\n", &services);
     let mut lines = Vec::new();
     for line in text.lines() {
-        // What is for MySQL, or for streams, is left out where there are none.
-        let parts = [("#mysql ", starter.mysql), ("#stream ", starter.number == "09")];
+        // What is for MySQL, for streams or for files is left out where there are none.
+        let parts = [
+            ("#mysql ", starter.mysql),
+            ("#stream ", starter.number == "09"),
+            ("#data ", services.contains("/data/")),
+        ];
         match parts.iter().find_map(|(mark, wanted)| Some((line.split_once(mark)?, *wanted))) {
             None => lines.push(line.to_owned()),
             Some(((indent, rest), true)) => lines.push(format!("{indent}{rest}")),

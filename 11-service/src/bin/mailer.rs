@@ -21,7 +21,7 @@ use lapin::options::{
     BasicRejectOptions,
 };
 use lapin::types::FieldTable;
-use service::{Queue, VARIABLES, mail::Mail};
+use service::{Queue, mail::Mail};
 use telemetry::{failed, message, ready};
 use tokio::time::sleep;
 use uuid::Uuid;
@@ -32,7 +32,7 @@ const GRACE: Duration = Duration::from_secs(4);
 
 /// Send the mails of a queue until Ctrl-C.
 #[derive(Parser)]
-#[command(after_help = VARIABLES)]
+#[command(after_help = telemetry::VARIABLES)]
 struct Args {
     #[command(flatten)]
     queue: Queue,

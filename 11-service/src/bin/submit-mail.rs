@@ -11,13 +11,13 @@ use common::answer::answered;
 use common::{once, printable, say};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel, Confirmation};
-use service::{Queue, VARIABLES, mail::Mail};
+use service::{Queue, mail::Mail};
 use telemetry::{Logs, trace_id, traced};
 use uuid::Uuid;
 
 /// Submit mails to a queue.
 #[derive(Parser)]
-#[command(after_help = VARIABLES)]
+#[command(after_help = telemetry::VARIABLES)]
 struct Args {
     /// To whom; a mail each
     #[arg(default_values = ["ann@example.org"])]
