@@ -9,6 +9,7 @@
 
 mod cluster;
 mod hello;
+mod mails;
 mod microservices;
 mod orders;
 mod proxy;
@@ -81,6 +82,8 @@ async fn check() -> Result<()> {
         "stream-offset" => streams::offset(&trial).await,
         "steady-again" => cluster::again(&trial).await,
         "steady-addresses" => cluster::addresses(&trial).await,
+        "mails-not-now" => mails::not_now(&trial).await,
+        "mails-trace" => mails::trace(&trial).await,
         _ => bail!("there is no exercise `{name}`"),
     }?;
     say!("{seen}")

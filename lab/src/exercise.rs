@@ -31,7 +31,7 @@ const AGAIN: usize = 4;
 pub struct Exercise(pub &'static str);
 
 /// All of them, in the order of the lessons.
-pub const EXERCISES: [Exercise; 26] = [
+pub const EXERCISES: [Exercise; 28] = [
     Exercise("hello-confirm"),
     Exercise("hello-mandatory"),
     Exercise("hello-acknowledge"),
@@ -58,6 +58,8 @@ pub const EXERCISES: [Exercise; 26] = [
     Exercise("stream-offset"),
     Exercise("steady-again"),
     Exercise("steady-addresses"),
+    Exercise("mails-not-now"),
+    Exercise("mails-trace"),
 ];
 
 impl Exercise {

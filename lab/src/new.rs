@@ -42,29 +42,24 @@ pub fn new(folder: &Path, from: &str, name: Option<&str>) -> Result<()> {
         }
     };
     check_name(&name)?;
-    let is_there = match fs::read_dir(folder) {
+    let is_ours = match fs::read_dir(folder) {
         Ok(mut entries) => {
             let taken = entries.next().is_some();
             ensure!(!taken, "{} is there already, and is not an empty folder", folder.display());
+            false
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let made = fs::create_dir(folder);
+            made.with_context(|| format!("cannot make the folder {}", folder.display()))?;
             true
         }
-        Err(error) if error.kind() == ErrorKind::NotFound => false,
         Err(error) => bail!("{} is no empty folder: {error}", folder.display()),
     };
     // Whole, and then moved to its place: all of it is there, or nothing.
-    let parent = match folder.parent() {
-        _ if is_there => folder,
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    ensure!(parent.is_dir(), "there is no folder {}", parent.display());
-    let draft = parent.join(format!(".{name}.{}", process::id()));
-    let made = make(&draft, &lesson, starter, &name).and_then(|()| match is_there {
-        false => fs::rename(&draft, folder).context("cannot move it to its place"),
-        true => move_up(&draft, folder),
-    });
+    let draft = folder.join(format!(".{name}.{}", process::id()));
+    let made = make(&draft, &lesson, starter, &name).and_then(|()| move_up(&draft, folder));
     if let Err(error) = made {
-        let _ = fs::remove_dir_all(&draft);
+        let _ = fs::remove_dir_all(if is_ours { folder } else { &draft });
         return Err(error.context(format!("cannot make {}", folder.display())));
     }
     let from = lesson.file_name().unwrap_or_default().to_string_lossy();

@@ -27,7 +27,7 @@ struct Case {
     mistakes: &'static [(&'static [(&'static str, &'static str)], &'static str)],
 }
 
-const CASES: [Case; 26] = [
+const CASES: [Case; 28] = [
     Case {
         exercise: "hello-confirm",
         handed_out: "`Sent` was said of 5, 2 are there",
@@ -347,6 +347,22 @@ const CASES: [Case; 26] = [
         exercise: "steady-addresses",
         handed_out: "the first node is away: 0 sent",
         mistakes: &[(&[("split(',')", "split(',').skip(1)")], "the second node is away: 0 sent")],
+    },
+    Case {
+        exercise: "mails-not-now",
+        handed_out: "3 mails, and no folder at first: 0 sent, 0 in the queue, 3 gone",
+        mistakes: &[(
+            &[("backoff.wait().await;", "mail.ack(BasicAckOptions::default()).await?; break;")],
+            "0 sent, 0 in the queue, 3 gone",
+        )],
+    },
+    Case {
+        exercise: "mails-trace",
+        handed_out: "of 2 orders with a trace, 0 mails have it",
+        mistakes: &[(
+            &[("trace.clone()", "AMQPValue::LongString(\"00-1-1-01\".into())")],
+            "of 2 orders with a trace, 0 mails have it",
+        )],
     },
 ];
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::{fs, io};
+use std::{fs, io, thread};
 
 use lab::play::play;
 use lab::process::{cargo, wait_until};
@@ -96,56 +96,61 @@ fn texts(folder: &Path) -> Vec<(PathBuf, String)> {
 #[test]
 fn each_lesson_becomes_a_project() {
     let servers = Servers::start(&Service::ALL);
-    let (folder, target) = (tempfile::tempdir().unwrap(), target());
-    // Each project finds what is compiled already, and is compiled in the quickest way.
-    let config = format!(
-        "[build]\ntarget-dir = {:?}\n[net]\noffline = true\n[profile.dev]\ndebug = false\nincremental = false\n",
-        target.path()
-    );
-    fs::create_dir(folder.path().join(".cargo")).unwrap();
-    fs::write(folder.path().join(".cargo/config.toml"), config).unwrap();
-    for lesson in lessons().unwrap() {
-        let number = &lesson.file_name().unwrap().to_str().unwrap()[..2];
-        let project = folder.path().join(format!("thumbnails-{number}"));
-        let (said, success) = new(&project, &["--from", number]);
-        assert!(success, "{said:?}");
-        for (path, text) in texts(&project) {
-            let text = text.to_lowercase();
-            let own = ["LICENSE", "Cargo.lock"].iter().any(|name| path.ends_with(name));
-            for word in ["lesson", "course ", "cargo lab", "tutorial", "{main}"] {
-                assert!(own || !text.contains(word), "{}: {word}", path.display());
-            }
+    let lessons = lessons().unwrap();
+    // Two at a time: while one waits for its programs, another one is compiled.
+    let half = |first: usize| {
+        let (folder, target) = (tempfile::tempdir().unwrap(), target());
+        // Each project finds what is compiled already, and is compiled in the quickest way.
+        let config = format!(
+            "[build]\ntarget-dir = {:?}\n[net]\noffline = true\n[profile.dev]\ndebug = false\nincremental = false\n",
+            target.path()
+        );
+        fs::create_dir(folder.path().join(".cargo")).unwrap();
+        fs::write(folder.path().join(".cargo/config.toml"), config).unwrap();
+        for lesson in lessons.iter().skip(first).step_by(2) {
+            becomes_a_project(lesson, folder.path(), target.path(), &servers);
         }
-        let run = |arguments: &[&str]| {
-            let mut command = cargo();
-            command.current_dir(&project).args(arguments);
-            command.env("AMQP_URL", servers.instance.amqp_url());
-            command.env("MYSQL_URL", servers.instance.mysql_url());
-            let output = command.output().unwrap();
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            let more = String::from_utf8_lossy(&output.stdout);
-            assert!(output.status.success(), "{number}: {arguments:?}: {more}{said}");
-            assert!(!said.contains("warning"), "{number}: {arguments:?}: {said}");
-        };
-        run(&["fmt", "--all", "--check"]);
-        run(&["test", "--locked", "--test", "delivery", "--no-run"]);
-        let readme = Readme::read(&project.join("README.md")).unwrap();
-        play(&readme, &servers.instance, servers.guard(), false, &mut |_| ()).unwrap();
-        are_services(&project, target.path(), &servers.instance);
-        if number == "02" {
-            run(&[
-                "clippy",
-                "--locked",
-                "--workspace",
-                "--all-targets",
-                "--",
-                "--deny",
-                "warnings",
-            ]);
-            run(&["test", "--locked", "--workspace"]);
-        } else {
-            run(&["test", "--locked", "--test", "delivery"]);
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| half(0));
+        half(1);
+    });
+}
+
+fn becomes_a_project(lesson: &Path, folder: &Path, target: &Path, servers: &Servers) {
+    let number = &lesson.file_name().unwrap().to_str().unwrap()[..2];
+    let project = folder.join(format!("thumbnails-{number}"));
+    let (said, success) = new(&project, &["--from", number]);
+    assert!(success, "{said:?}");
+    for (path, text) in texts(&project) {
+        let text = text.to_lowercase();
+        let own = ["LICENSE", "Cargo.lock"].iter().any(|name| path.ends_with(name));
+        for word in ["lesson", "course ", "cargo lab", "tutorial", "{main}"] {
+            assert!(own || !text.contains(word), "{}: {word}", path.display());
         }
+    }
+    let run = |arguments: &[&str]| {
+        let mut command = cargo();
+        command.current_dir(&project).args(arguments);
+        command.env("AMQP_URL", servers.instance.amqp_url());
+        command.env("MYSQL_URL", servers.instance.mysql_url());
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let more = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{number}: {arguments:?}: {more}{said}");
+        assert!(!said.contains("warning"), "{number}: {arguments:?}: {said}");
+    };
+    run(&["fmt", "--all", "--check"]);
+    run(&["test", "--locked", "--test", "delivery", "--no-run"]);
+    let readme = Readme::read(&project.join("README.md")).unwrap();
+    play(&readme, &servers.instance, servers.guard(), false, &mut |_| ()).unwrap();
+    are_services(&project, target, &servers.instance);
+    if number == "02" {
+        let all = ["clippy", "--locked", "--workspace", "--all-targets"];
+        run(&[&all[..], &["--", "--deny", "warnings"]].concat());
+        run(&["test", "--locked", "--workspace"]);
+    } else {
+        run(&["test", "--locked", "--test", "delivery"]);
     }
 }
 
@@ -210,7 +215,7 @@ fn what_becomes_no_project() {
     refused("full", &["--from", "02"], "is not an empty folder");
     refused("full/file", &["--from", "02"], "is no empty folder");
     refused("thumbnails", &["--from", ""], "there is no lesson ``");
-    refused("nowhere/thumbnails", &["--from", "02"], "there is no folder");
+    refused("nowhere/thumbnails", &["--from", "02"], "cannot make the folder");
     refused("thumbnails", &["--from", "77"], "there is no lesson `77`");
     for name in ["2", "Thumbnails", "thumb nails", "-x", "x/y", "naïve", "mailer-", "a__b"] {
         refused("thumbnails", &["--from", "02", &format!("--name={name}")], "small letters");
