@@ -8,11 +8,11 @@
 //! - [`supervise`]: one connection after the other;
 //! - [`lost`]: when a connection is lost;
 //! - [`beside`]: a second connection, to publish;
-//! - [`stop`]: Ctrl-C and SIGTERM;
+//! - [`stop`]: how a program ends: Ctrl-C and SIGTERM, and its exit code;
 //! - [`careful`]: a message that lapin cannot read;
 //! - [`backoff`]: pauses between attempts that grow;
 //! - [`mysql`]: what an error of MySQL says of the statement;
-//! - [`report`]: what a program prints, and how it ends.
+//! - [`report`]: what a program prints.
 
 pub mod address;
 pub mod answer;
@@ -32,7 +32,8 @@ pub use beside::beside;
 pub use careful::prefetch;
 pub use connect::{close, connect};
 pub use lost::Ended;
-pub use report::{exit, printable};
+pub use report::printable;
+pub use stop::exit;
 pub use supervise::supervise;
 /// Tells a program to stop:
 /// <https://docs.rs/tokio-util/latest/tokio_util/sync/struct.CancellationToken.html>.

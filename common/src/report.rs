@@ -1,8 +1,7 @@
-//! What a program prints, and how it ends.
+//! What a program prints.
 
 use std::fmt;
 use std::io::{self, Write};
-use std::process::ExitCode;
 use std::sync::OnceLock;
 
 use anyhow::Context;
@@ -58,29 +57,6 @@ pub fn note(line: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// What `main` returns: exit code 0; or 1, and the error as one line with its causes. If nobody
-/// reads our output any more, that is no error: they have seen enough.
-pub fn exit(result: anyhow::Result<()>) -> ExitCode {
-    let Err(error) = result else { return ExitCode::SUCCESS };
-    let cause = error.downcast_ref().map(io::Error::kind);
-    if error.is::<Unsaid>() && cause == Some(io::ErrorKind::BrokenPipe) {
-        return ExitCode::SUCCESS;
-    }
-    note!("Error: {}", one_line(&error));
-    ExitCode::FAILURE
-}
-
-fn one_line(error: &anyhow::Error) -> String {
-    let mut line = error.to_string();
-    for cause in error.chain().skip(1).map(ToString::to_string) {
-        // lapin's errors name their cause already
-        if !line.contains(&cause) {
-            line = format!("{line}: {cause}");
-        }
-    }
-    line.lines().map(str::trim).collect::<Vec<_>>().join(" ")
-}
-
 /// A message body as it can be shown on a terminal. A body is bytes, whatever the sender made of
 /// them: text is shown as it is but for control characters and those that turn the direction of
 /// writing, which could play tricks on a terminal; of anything else the bytes are escaped.
@@ -101,9 +77,7 @@ pub fn printable(body: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use anyhow::anyhow;
-
-    use super::{one_line, printable};
+    use super::printable;
 
     #[test]
     fn a_body_cannot_play_tricks_on_a_terminal() {
@@ -111,12 +85,5 @@ mod tests {
         assert_eq!(printable(b"\x1b[2J\n"), "\\u{1b}[2J\\n");
         assert_eq!(printable("\u{202e}abc".as_bytes()), "\\u{202e}abc");
         assert_eq!(printable(b"\xff\x00a"), "\\xff\\x00a");
-    }
-
-    #[test]
-    fn an_error_is_one_line_with_each_cause_once() {
-        let error =
-            anyhow!("no,\n  never").context("lapin: no,\n  never").context("cannot declare");
-        assert_eq!(one_line(&error), "cannot declare: lapin: no, never");
     }
 }

@@ -35,9 +35,9 @@ impl Options {
     pub async fn start(&self, program: &'static str) -> anyhow::Result<()> {
         self.logs.start(program)?;
         let Some(address) = &self.health_listen else { return Ok(()) };
-        let listener = TcpListener::bind(address)
-            .await
-            .with_context(|| format!("cannot listen at {address}, for health and metrics"))?;
+        let listener = TcpListener::bind(address).await.with_context(|| {
+            format!("cannot listen at {address} for health and metrics (such as 0.0.0.0:9000)")
+        })?;
         let router = Router::new()
             .route("/health/live", get("alive\n"))
             .route("/health/ready", get(readiness))

@@ -11,7 +11,7 @@ use anyhow::Context;
 use clap::Parser;
 use common::address::mysql_url;
 use common::mysql::Outage;
-use common::{CancellationToken, Ended, note, prefetch, printable, say, supervise};
+use common::{CancellationToken, Ended, note, prefetch, printable, say, stop, supervise};
 use futures_lite::StreamExt;
 use futures_lite::future::poll_once;
 use lapin::message::Delivery;
@@ -30,7 +30,7 @@ const IDLE: Duration = Duration::from_millis(500);
 const BUSY: Duration = Duration::from_secs(5);
 
 /// How long a batch may take after Ctrl-C.
-const GRACE: Duration = Duration::from_secs(3);
+const GRACE: Duration = stop::GRACE.saturating_sub(Duration::from_secs(2));
 
 /// Write the orders of the queue `orders` into the table `tb_order` until Ctrl-C.
 #[derive(Parser)]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
-use common::{CancellationToken, Ended, beside, note, prefetch, printable, say, supervise};
+use common::{CancellationToken, Ended, beside, note, prefetch, printable, say, stop, supervise};
 use futures_lite::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use lapin::message::Delivery;
@@ -26,9 +26,9 @@ use retries::{
 };
 use tokio::time::{Instant, sleep};
 
-/// How long the jobs under way may take after Ctrl-C. What is not done then goes back, in the fifth
-/// of the five seconds that `supervise` gives us.
-const GRACE: Duration = Duration::from_secs(4);
+/// How long the jobs under way may take after Ctrl-C. What is not done then goes back, in the last
+/// second that `supervise` gives us.
+const GRACE: Duration = stop::GRACE.saturating_sub(Duration::from_secs(1));
 
 /// Run the jobs of the queue `jobs` until Ctrl-C.
 #[derive(Parser)]
@@ -197,7 +197,8 @@ impl Worker<'_> {
             OnFailure::Retry => {
                 let pause = PAUSES.get(before as usize);
                 let queue = pause.map_or(PARKED.to_owned(), |pause| retry_queue(*pause));
-                self.hand_over(&message, &queue, attempt, &error.to_string()).await?;
+                let error = shown(&format!("{error:#}"));
+                self.hand_over(&message, &queue, attempt, &error).await?;
                 count(&self.tally.failures);
                 let next = pause.map_or("Parked".to_owned(), |pause| format!("Next in {pause} s"));
                 say!(" [!] {name}: attempt {attempt} failed: {error}. {next}")
@@ -246,6 +247,6 @@ fn count(number: &Cell<u32>) {
 
 /// Text of a message, short enough for a line.
 fn shown(text: &str) -> String {
-    let text: String = text.chars().take(100).collect();
+    let text: String = text.chars().take(200).collect();
     printable(text.as_bytes())
 }

@@ -13,7 +13,7 @@ use common::backoff::Backoff;
 use common::lost::Again;
 use common::{
     CancellationToken, Ended, beside, close, confirmed, connect, note, prefetch, printable, say,
-    supervise,
+    stop, supervise,
 };
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -29,7 +29,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 /// How long the requests under way may take after Ctrl-C. What is not done then goes back.
-const GRACE: Duration = Duration::from_secs(4);
+const GRACE: Duration = stop::GRACE.saturating_sub(Duration::from_secs(1));
 
 /// Up to this number, to compute takes less time than to wake another thread.
 const SMALL: u64 = 20;

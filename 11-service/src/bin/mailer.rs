@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use common::backoff::Backoff;
-use common::{CancellationToken, Ended, note, prefetch, printable, say, supervise};
+use common::{CancellationToken, Ended, note, prefetch, printable, say, stop, supervise};
 use futures_lite::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use lapin::Connection;
@@ -27,8 +27,8 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 /// How long the mails under way may take after Ctrl-C or SIGTERM. What is not done then goes back,
-/// in the fifth of the five seconds that `supervise` gives us.
-const GRACE: Duration = Duration::from_secs(4);
+/// in the last second that `supervise` gives us.
+const GRACE: Duration = stop::GRACE.saturating_sub(Duration::from_secs(1));
 
 /// Send the mails of a queue until Ctrl-C.
 #[derive(Parser)]

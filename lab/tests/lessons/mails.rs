@@ -241,7 +241,7 @@ fn health_and_metrics() {
     // somebody else listens there
     let (said, status) =
         Terminal::start(command(folder.path(), &["--health-listen", &address], &url)).finish();
-    let error = format!("Error: cannot listen at {address}, for health and metrics: ");
+    let error = format!("Error: cannot listen at {address} for health and metrics");
     assert!(said.len() == 1 && said[0].starts_with(&error) && !status.success(), "{said:?}");
 
     lines("submit-mail", &["c@x"], &url);
