@@ -44,10 +44,9 @@ pub fn at_ctrl_c() -> io::Result<CancellationToken> {
 
 fn end_what_is_stuck() {
     sleep(STUCK);
+    let why = "still at work, or nobody reads my output";
     // In a thread of its own: standard error may be the same pipe.
-    thread::spawn(|| {
-        note!("Error: {STUCK:?} after Ctrl-C still at work, or nobody reads my output")
-    });
+    thread::spawn(move || note!("Error: {STUCK:?} after Ctrl-C {why}"));
     sleep(Duration::from_millis(100));
     process::exit(1);
 }
@@ -89,9 +88,28 @@ fn one_line(error: &anyhow::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use anyhow::anyhow;
+    use std::env;
+    use std::process::Command;
 
-    use super::one_line;
+    use anyhow::anyhow;
+    use tokio::{runtime::Runtime, task::spawn_blocking};
+
+    use super::*;
+
+    /// Runs itself once more, as a program that ends while a thread of its runtime sleeps on.
+    #[test]
+    fn a_thread_that_blocks_keeps_no_program() {
+        if env::var_os("ENDS").is_some() {
+            let _ = Runtime::new().unwrap().block_on(async {
+                spawn_blocking(|| sleep(Duration::from_secs(30)));
+                exit(Err(anyhow!("as wanted")))
+            });
+            return;
+        }
+        let mut test = Command::new(env::current_exe().unwrap());
+        let output = test.arg("a_thread_that_blocks").env("ENDS", "").output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+    }
 
     #[test]
     fn an_error_is_one_line_with_each_cause_once() {

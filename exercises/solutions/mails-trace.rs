@@ -1,5 +1,5 @@
-//! Hint: The headers of the order are in `order.properties.headers()`. `with_headers(...)` gives the
-//! mail its own.
+//! Hint: The headers of the order are in `order.properties.headers()`. `with_headers(...)` gives
+//! the mail its own.
 //!
 //! Why: a trace is what programs hand on. The header of the order is the place where the mail's
 //! program finds it, and the header of the mail is where the next program does. The other headers

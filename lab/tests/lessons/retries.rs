@@ -341,8 +341,13 @@ async fn a_policy_changes_a_pause() {
     let runner = runner(&[], &url);
     let begin = Instant::now();
     for (attempt, pause) in [(1, 1), (2, 5)] {
-        runner
-            .expect(&format!(" [!] report: attempt {attempt} failed: {SILENT}. Next in {pause} s"));
+        let mut line = runner.line().unwrap();
+        // On a busy machine, RabbitMQ 3.10 may refuse a job while it applies the policy.
+        if line == " [!] The queue `jobs.retry.5s` is full, or down. Trying again ..." {
+            line = runner.line().unwrap();
+        }
+        let failed = format!(" [!] report: attempt {attempt} failed: {SILENT}. Next in {pause} s");
+        assert_eq!(line, failed);
     }
     let start = Instant::now();
     runner.expect(" [x] report: done at attempt 3");
