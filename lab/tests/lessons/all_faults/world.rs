@@ -154,7 +154,7 @@ impl Program {
         lock(&self.group).is_some()
     }
 
-    /// Runs it to its end: how it has ended, and its last line.
+    /// Runs it to its end: how it has ended, and its last line but for notes.
     fn run(
         &self,
         world: &World,
@@ -182,7 +182,10 @@ impl Program {
                     let worked = [" [x] ", " [.] "].iter().any(|sign| line.starts_with(sign));
                     self.worked.fetch_or(worked, Relaxed);
                     heard(&line);
-                    last = line;
+                    // (A connection may be lost when all is done.)
+                    if !line.starts_with(" [!] ") {
+                        last = line;
+                    }
                 }
                 Err(end) => break end,
             }
