@@ -1,12 +1,13 @@
 //! A mail: what is in a message, and what is to be done. Nothing here knows of RabbitMQ, so the
 //! tests need none.
 
+use std::io;
 use std::path::Path;
-use std::{io, process};
 
 use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
-use tokio::fs;
+use tokio::fs::{self, File};
+use tokio::io::AsyncWriteExt;
 use uuid::Uuid;
 
 /// JSON in the body of a message: `{"to":"ann@example.org","subject":"Your order"}`.
@@ -43,11 +44,16 @@ impl Mail {
         if fs::try_exists(&path).await? {
             return Ok(false);
         }
-        let text = format!("To: {}\r\nSubject: {}\r\n\r\n", self.to, self.subject);
-        // Nobody sees half a mail: it is written under another name.
-        let draft = folder.join(format!("{id}.{}.draft", process::id()));
+        let Self { to, subject } = self;
+        let text =
+            format!("To: {to}\r\nSubject: {subject}\r\nMessage-ID: <{id}@localhost>\r\n\r\n");
+        // Nobody sees half a mail: it is written under a name of its own, and renamed when it is on
+        // disk.
+        let draft = folder.join(format!("{id}.{}.draft", Uuid::now_v7()));
         fs::create_dir_all(folder).await?;
-        fs::write(&draft, text).await?;
+        let mut file = File::create_new(&draft).await?;
+        file.write_all(text.as_bytes()).await?;
+        file.sync_all().await?;
         fs::rename(&draft, &path).await?;
         Ok(true)
     }

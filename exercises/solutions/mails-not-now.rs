@@ -2,8 +2,8 @@
 //! until it is written.
 //!
 //! Why: a folder that cannot be written is a fault of the place, not of the mail. To refuse is for
-//! what nobody can ever send. To give the mail back would count as its failure, and after the
-//! delivery limit RabbitMQ would drop it.
+//! what nobody can ever send. Given back, the mail would come again at once. Before RabbitMQ 4.3
+//! that counts as its failure, too, up to the delivery limit.
 
 use std::env;
 use std::path::{Path, PathBuf};

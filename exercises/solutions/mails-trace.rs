@@ -2,8 +2,8 @@
 //! the mail its own.
 //!
 //! Why: a trace is what programs hand on. The header of the order is the place where the mail's
-//! program finds it, and the header of the mail is where the next program does. The other headers
-//! stay: those that begin with `x-` are RabbitMQ's, about the order.
+//! program finds it, and the header of the mail is where the next program does. Do not copy the
+//! other headers: some, such as `x-death`, are RabbitMQ's, about the order.
 
 use std::process::ExitCode;
 

@@ -8,7 +8,8 @@
 //! it can be, all mails are sent, without a new start.
 //!
 //! The check: where the folder is to be, there is a file at first. Three mails are sent, and the
-//! file is removed. What is in the folder is counted, and what was refused.
+//! program is killed: all three must be in the queue. It is started again, and the file is removed.
+//! What is in the folder then is counted.
 //!
 //! Help: 11-service/README.md, "Run it".
 

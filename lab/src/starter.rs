@@ -88,6 +88,7 @@ pub(crate) fn compose(starter: &Starter, name: &str) -> Result<String> {
         }
         services += "    depends_on:\n      rabbitmq: { condition: service_healthy }\n";
         services += "      #mysql mysql: { condition: service_healthy }\n";
+        services += "    init: true # passes SIGTERM on to a program that has no handler yet\n";
         services += READY;
         services += "    restart: unless-stopped\n    stop_grace_period: 30s\n\n";
     }

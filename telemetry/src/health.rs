@@ -75,7 +75,7 @@ fn state() -> (bool, Option<&'static str>) {
         Some((connection, stop)) if connection.connected() => {
             (true, stop.is_cancelled().then_some("stopping"))
         }
-        _ => (false, Some("not connected")),
+        _ => (false, Some("not ready")),
     }
 }
 

@@ -19,7 +19,7 @@ macro_rules! variables {
              AMQP_URL         RabbitMQ [default: amqp://guest:guest@localhost:5672/%2f]\n",
             $more,
             "  WAIT_FOR_BROKER  How many seconds to wait for RabbitMQ at the start [default: 0]\n  \
-             RUST_LOG         Which events to log, such as info,lapin=debug [default: as JSON info]"
+             RUST_LOG         Which events to log, such as info,lapin=debug [default: info as JSON, nothing as text]"
         )
     };
 }

@@ -10,10 +10,10 @@ use tracing::{error, info, level_filters::LevelFilter, warn};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::{Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
-/// How to write logs. All programs have these options.
+/// The format of the logs. All programs have this option.
 #[derive(Args)]
 pub struct Logs {
-    /// Text for people, or JSON for a collector of logs
+    /// Text for people, or JSON for a log collector
     #[arg(long, env, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
 }
@@ -38,7 +38,7 @@ impl Logs {
         let json = self.log_format == LogFormat::Json;
         let usual = if json { LevelFilter::INFO } else { LevelFilter::OFF };
         let filter = match std::env::var("RUST_LOG") {
-            Ok(text) => text.parse().context("RUST_LOG must be such as info,lapin=debug")?,
+            Ok(text) => text.parse().context("RUST_LOG must look like info,lapin=debug")?,
             Err(_) => Targets::new().with_default(usual).with_target("lapin", LevelFilter::OFF),
         };
         // Spans get the ids of a trace. Nothing is sent anywhere: an exporter for OpenTelemetry's
@@ -46,7 +46,7 @@ impl Logs {
         let tracer = SdkTracerProvider::builder().build().tracer(program);
         let ours = Targets::new().with_target("telemetry", LevelFilter::INFO);
         let traces = tracing_opentelemetry::layer().with_tracer(tracer).with_filter(ours);
-        let format = tracing_subscriber::fmt::layer();
+        let format = tracing_subscriber::fmt::layer().log_internal_errors(false);
         let lines = match json {
             true => {
                 let format = format.json().flatten_event(true).with_span_list(false);

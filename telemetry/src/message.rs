@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use lapin::message::Delivery;
 use tokio::task_local;
-use tracing::{Instrument, Span, field::Empty, info, info_span};
+use tracing::{Instrument, Span, error_span, field::Empty, info};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::metrics::{Labels, METRICS, Outcome};
@@ -24,11 +24,12 @@ pub struct Message {
     redelivered: u64,
 }
 
-/// Begins a span for this message, in the trace that the message belongs to.
+/// Begins a span for this message, in the trace that the message belongs to. (Its level is that of
+/// errors: whatever is logged, it is known of which message.)
 pub fn message(delivery: &Delivery) -> Message {
     let id = delivery.properties.message_id().as_ref().map_or("", |id| id.as_str());
-    let span = info_span!("message", id, trace = Empty);
-    // (That fails if nobody writes down spans, and then nobody misses it.)
+    let span = error_span!("message", id, trace = Empty);
+    // (That fails if no subscriber is set; then it does not matter.)
     let _ = span.set_parent(trace::of(&delivery.properties));
     span.record("trace", trace::id(&span));
     Message { span, ..all(slice::from_ref(delivery)) }
@@ -37,7 +38,7 @@ pub fn message(delivery: &Delivery) -> Message {
 /// Begins a span for messages that are handled at once. Each may belong to another trace: the span
 /// belongs to none of them.
 pub fn messages(deliveries: &[Delivery]) -> Message {
-    Message { span: info_span!("messages", count = deliveries.len()), ..all(deliveries) }
+    Message { span: error_span!("messages", count = deliveries.len()), ..all(deliveries) }
 }
 
 fn all(deliveries: &[Delivery]) -> Message {

@@ -36,7 +36,7 @@ pub(crate) struct Metrics {
 
 pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
     let mut metrics = Metrics {
-        registry: Registry::default(),
+        registry: Registry::with_prefix("service"),
         messages: Family::default(),
         redelivered: Counter::default(),
         // from 1 ms to a minute
@@ -51,9 +51,9 @@ pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
     registry.register("messages", "Messages, by what has become of them", metrics.messages.clone());
     let help = "Messages that had been delivered before";
     registry.register("messages_redelivered", help, metrics.redelivered.clone());
-    let help = "Seconds from the delivery of a message to what has become of it";
+    let help = "Seconds of work on a message";
     registry.register("message_duration_seconds", help, metrics.seconds.clone());
-    let help = "1 while there is a connection to RabbitMQ, else 0";
+    let help = "1 while the program works over a connection to RabbitMQ, else 0";
     registry.register("rabbitmq_connected", help, metrics.connected.clone());
     let help = "1 while the program can do its work, else 0";
     registry.register("ready", help, metrics.ready.clone());

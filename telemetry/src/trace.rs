@@ -13,7 +13,7 @@ use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use opentelemetry::trace::{SpanContext, TraceContextExt, TraceFlags, TraceState};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
-use tracing::{Instrument, Span, field::Empty, info_span};
+use tracing::{Instrument, Span, error_span, field::Empty};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 const HEADER: &str = "traceparent";
@@ -76,7 +76,7 @@ pub fn trace_id(properties: &BasicProperties) -> String {
 /// For `axum::middleware::from_fn`: handles a request in a span, in the trace that it belongs to.
 pub async fn request(request: Request, next: Next) -> Response {
     let (method, path) = (request.method().as_str(), request.uri().path());
-    let span = info_span!("request", method, path, trace = Empty);
+    let span = error_span!("request", method, path, trace = Empty);
     let _ = span.set_parent(parse(text(request.headers())));
     span.record("trace", id(&span));
     next.run(request).instrument(span).await

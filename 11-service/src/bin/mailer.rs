@@ -22,12 +22,11 @@ use lapin::options::{
 };
 use lapin::types::FieldTable;
 use service::{Queue, mail::Mail};
-use telemetry::{failed, message, ready};
+use telemetry::{failed, message, ready, returned};
 use tokio::time::sleep;
 use uuid::Uuid;
 
-/// How long the mails under way may take after Ctrl-C or SIGTERM. What is not done then goes back,
-/// in the last second that `supervise` gives us.
+/// How long the mails under way may take after Ctrl-C or SIGTERM. What is not done then goes back.
 const GRACE: Duration = stop::GRACE.saturating_sub(Duration::from_secs(1));
 
 /// Send the mails of a queue until Ctrl-C.
@@ -87,9 +86,9 @@ async fn send_mails(
     let channel = connection.create_channel().await?;
     args.queue.declare(&channel).await?;
     channel.basic_qos(prefetch(args.at_once), BasicQosOptions::default()).await?;
-    let (queue, options) = (args.queue.name.as_str(), BasicConsumeOptions::default());
-    let mut consumer =
-        channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?;
+    let name: &str = args.queue.name.clone().leak(); // `Ended` wants it for ever
+    let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
+    let mut consumer = channel.basic_consume(name.into(), "".into(), options, none).await?;
     // Ready, until this is dropped, or the connection is lost.
     let _ready = ready(connection, stop);
     note!(" [*] Waiting for mails. To exit press CTRL+C");
@@ -104,7 +103,7 @@ async fn send_mails(
             }
             () = stop.cancelled() => break,
         };
-        let mail = mail.context(Ended("mails"))??;
+        let mail = mail.context(Ended(name))??;
         // If not, the connection it came over is lost: it comes again.
         if mail.acker.usable() {
             // Logs know from here on which message they speak of, and the metrics count it.
@@ -145,7 +144,10 @@ async fn handle(message: Delivery, args: &Args, tally: &Tally) -> anyhow::Result
         Ok(mail) => mail,
         // Nobody can ever send it: it goes to the other queue, for a person to look at.
         Err(error) => {
-            message.reject(BasicRejectOptions { requeue: false }).await?;
+            if !message.reject(BasicRejectOptions { requeue: false }).await? {
+                returned(); // the channel is gone: it comes again
+                return Ok(());
+            }
             failed();
             tally.refused.update(|refused| refused + 1);
             let why = format!("{error:#}");
@@ -156,8 +158,8 @@ async fn handle(message: Delivery, args: &Args, tally: &Tally) -> anyhow::Result
     say!(" [x] Received a mail to {to}")?;
     sleep(Duration::from_secs(args.takes.into())).await;
     let mut backoff = Backoff::default();
-    // What may be mended is tried again, for as long as it takes. The mail stays in our hands: to
-    // give it back would count as a failure of the mail.
+    // What may be mended is tried again. The mail stays in our hands: given back, it would come
+    // again at once, and keep us busy for nothing.
     let new = loop {
         match mail.send(id, &args.folder).await {
             Ok(new) => break new,

@@ -350,11 +350,26 @@ const CASES: [Case; 28] = [
     },
     Case {
         exercise: "mails-not-now",
-        handed_out: "3 mails, and no folder at first: 0 sent, 0 in the queue, 3 gone",
-        mistakes: &[(
-            &[("backoff.wait().await;", "mail.ack(BasicAckOptions::default()).await?; break;")],
-            "0 sent, 0 in the queue, 3 gone",
-        )],
+        handed_out: "3 mails, and no folder: 0 in the queue, 3 gone",
+        mistakes: &[
+            (
+                &[("backoff.wait().await;", "break;")],
+                "3 mails, and no folder: 0 in the queue, 3 gone",
+            ),
+            (
+                &[
+                    (
+                        "let mut backoff",
+                        "mail.ack(BasicAckOptions::default()).await?; let mut backoff",
+                    ),
+                    (
+                        "{name}\")?;\n        mail.ack(BasicAckOptions::default()).await?;",
+                        "{name}\")?;",
+                    ),
+                ],
+                "3 mails, and no folder: 2 in the queue, 1 gone",
+            ),
+        ],
     },
     Case {
         exercise: "mails-trace",

@@ -210,7 +210,7 @@ async fn logs_and_traces() {
 fn health_and_metrics() {
     let (servers, folder, address) = (breakable(), folder(), free_address());
     let url = servers.instance.amqp_url();
-    let arguments = ["--health-listen", &address, "--takes", "1", "--at-once", "2"];
+    let arguments = ["--health-listen", &address, "--takes", "3", "--at-once", "2"];
     let mailer = mailer(folder.path(), &arguments, &url);
     let ready = || get(&address, "/health/ready");
     let number = |name: &str| -> f64 {
@@ -222,18 +222,17 @@ fn health_and_metrics() {
     };
     assert_eq!(get(&address, "/health/live"), (200, "alive\n".to_owned()));
     assert_eq!(ready(), (200, "ready\n".to_owned()));
-    assert_eq!((number("ready"), number("rabbitmq_connected")), (1.0, 1.0));
+    assert_eq!((number("service_ready"), number("service_rabbitmq_connected")), (1.0, 1.0));
     lines("submit-mail", &["a@x", "b@x", "nobody"], &url);
-    wait_until(LIMIT, || number(r#"messages_total{outcome="done"}"#) == 2.0).unwrap();
-    assert_eq!(number(r#"messages_total{outcome="failed"}"#), 1.0);
-    assert_eq!(number("message_duration_seconds_count"), 3.0);
-    assert!(number("message_duration_seconds_sum") >= 2.0);
-    assert_eq!(number("messages_redelivered_total"), 0.0);
-    while mailer.line().unwrap() != " [x] Sent the mail to b@x" {}
+    wait_until(LIMIT, || number("service_message_duration_seconds_count") == 3.0).unwrap();
+    assert_eq!(number(r#"service_messages_total{outcome="done"}"#), 2.0);
+    assert_eq!(number(r#"service_messages_total{outcome="failed"}"#), 1.0);
+    assert!(number("service_message_duration_seconds_sum") >= 6.0);
+    assert_eq!(number("service_messages_redelivered_total"), 0.0);
 
     servers.instance.stop(Service::Rabbitmq, false).unwrap();
-    wait_until(LIMIT, || ready() == (503, "not connected\n".to_owned())).unwrap();
-    assert_eq!((number("ready"), number("rabbitmq_connected")), (0.0, 0.0));
+    wait_until(LIMIT, || ready() == (503, "not ready\n".to_owned())).unwrap();
+    assert_eq!((number("service_ready"), number("service_rabbitmq_connected")), (0.0, 0.0));
     assert_eq!(get(&address, "/health/live"), (200, "alive\n".to_owned()));
     servers.instance.start(&[Service::Rabbitmq], &lab::progress::Tasks::quiet()).unwrap();
     wait_until(LIMIT, || ready().0 == 200).unwrap();
@@ -259,7 +258,7 @@ fn health_and_metrics() {
 fn settings_that_cannot_be() {
     let folder = folder();
     for (variable, value, why) in [
-        ("RUST_LOG", "a=b=c", "RUST_LOG must be such as info,lapin=debug"),
+        ("RUST_LOG", "a=b=c", "RUST_LOG must look like info,lapin=debug"),
         ("HEALTH_LISTEN", "nonsense", "cannot listen at nonsense"),
         ("LOG_FORMAT", "xml", "possible values: text, json"),
         ("MAIL_AT_ONCE", "0", "0 is not in 1..=65535"),

@@ -13,7 +13,9 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{LIMIT, Servers, Terminal, free_address, get, lab, program, vhost};
+use crate::support::{
+    LIMIT, Servers, Terminal, free_address, free_addresses, get, lab, program, vhost,
+};
 
 fn copy(from: &Path, to: &Path) {
     copy_with(from, to, |from, to| fs::copy(from, to).map(drop));
@@ -159,7 +161,7 @@ fn becomes_a_project(lesson: &Path, folder: &Path, target: &Path, servers: &Serv
 fn are_services(project: &Path, target: &Path, servers: &Instance) {
     let compose = fs::read_to_string(project.join("compose.yaml")).unwrap();
     let commands = compose.lines().filter_map(|line| line.strip_prefix("    command: "));
-    let [admin, main, feedback] = [(); 3].map(|()| free_address());
+    let [admin, main, feedback] = free_addresses();
     let mut services = Vec::new();
     for command in commands {
         let mut words: Vec<String> = serde_json::from_str(command).unwrap();
@@ -177,7 +179,7 @@ fn are_services(project: &Path, target: &Path, servers: &Instance) {
         serde_json::from_str::<Value>(&first).unwrap_or_else(|_| panic!("{first}"));
         wait_until(LIMIT, || get(&health, "/health/ready").0 == 200).unwrap();
         let (_, metrics) = get(&health, "/metrics");
-        assert!(metrics.contains(r#"messages_total{outcome="done"} "#), "{metrics}");
+        assert!(metrics.contains(r#"service_messages_total{outcome="done"} "#), "{metrics}");
         services.push(service);
     }
     assert!(!services.is_empty());

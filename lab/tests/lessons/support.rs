@@ -260,7 +260,14 @@ pub fn breakable() -> MutexGuard<'static, Servers> {
 
 /// An address where nobody listens.
 pub fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+    let [address] = free_addresses();
+    address
+}
+
+/// Several of them.
+pub fn free_addresses<const N: usize>() -> [String; N] {
+    let sockets = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    sockets.each_ref().map(|socket| socket.local_addr().unwrap().to_string())
 }
 
 /// The status code and the body of an answer over HTTP.
