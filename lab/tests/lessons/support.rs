@@ -252,9 +252,13 @@ pub fn breakable() -> MutexGuard<'static, Servers> {
     // whatever the test before has left
     servers.instance.start(&[Service::Rabbitmq], &Tasks::quiet()).unwrap();
     lines("receive-until-idle", &["0.2"], &servers.instance.amqp_url());
-    let mut purge = servers.instance.rabbitmqctl().unwrap();
-    let purged = purge.args(["-q", "purge_queue", "task_queue"]).status();
-    assert!(purged.unwrap().success());
+    let there = queues(&servers.instance.amqp_url());
+    for queue in
+        ["task_queue", "orders"].into_iter().filter(|queue| there.contains(&(*queue).into()))
+    {
+        let mut purge = servers.instance.rabbitmqctl().unwrap();
+        assert!(purge.args(["-q", "purge_queue", queue]).status().unwrap().success());
+    }
     servers
 }
 
