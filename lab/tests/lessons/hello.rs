@@ -68,6 +68,8 @@ async fn any_body_comes_through() {
         let mut received: Vec<String> = Vec::new();
         while received.len() < bodies.len() {
             received.push(receive.line().unwrap());
+            let line = received.last().unwrap();
+            println!("{program}: line {}: {line:.60}", received.len()); // shown if it fails
             // RabbitMQ 3.10 may be too busy for the queue at first, and says so.
             received.retain(|line| line.starts_with(" [x] Received "));
         }
