@@ -65,12 +65,13 @@ impl Logs {
 
 /// A line for people as an event, with what its mark means.
 fn log(line: &str) {
-    let line = line.trim_start();
-    let text =
-        line.split_once("] ").filter(|_| line.starts_with('[')).map_or(line, |(_, text)| text);
-    if line.starts_with("Error: ") {
-        error!(target: "program", "{}", &text["Error: ".len()..]);
-    } else if line.starts_with("[!]") {
+    let (mark, text) = match line.strip_prefix(" [").and_then(|rest| rest.split_once("] ")) {
+        Some(parts) => parts,
+        None => ("", line),
+    };
+    if let Some(error) = line.strip_prefix("Error: ") {
+        error!(target: "program", "{error}");
+    } else if mark == "!" {
         warn!(target: "program", "{text}");
     } else {
         info!(target: "program", "{text}");

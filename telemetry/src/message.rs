@@ -7,7 +7,6 @@ use std::time::Instant;
 use lapin::message::Delivery;
 use tokio::task_local;
 use tracing::{Instrument, Span, error_span, field::Empty, info};
-use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::metrics::{Labels, METRICS, Outcome};
 use crate::trace;
@@ -29,9 +28,7 @@ pub struct Message {
 pub fn message(delivery: &Delivery) -> Message {
     let id = delivery.properties.message_id().as_ref().map_or("", |id| id.as_str());
     let span = error_span!("message", id, trace = Empty);
-    // (That fails if no subscriber is set; then it does not matter.)
-    let _ = span.set_parent(trace::of(&delivery.properties));
-    span.record("trace", trace::id(&span));
+    trace::join(&span, trace::of(&delivery.properties));
     Message { span, ..all(slice::from_ref(delivery)) }
 }
 

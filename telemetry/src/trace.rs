@@ -62,9 +62,11 @@ fn parse(traceparent: &str) -> Context {
     TraceContextPropagator::new().extract_with_context(&Context::new(), &header)
 }
 
-/// The id of the trace that this span belongs to.
-pub(crate) fn id(span: &Span) -> String {
-    span.context().span().span_context().trace_id().to_string()
+/// Puts the span into a trace, and the id of that into its field `trace`.
+pub(crate) fn join(span: &Span, trace: Context) {
+    // (That fails if no subscriber is set; then it does not matter.)
+    let _ = span.set_parent(trace);
+    span.record("trace", span.context().span().span_context().trace_id().to_string());
 }
 
 /// The id of the trace in these properties: 32 hexadecimal digits, the second part of
@@ -77,8 +79,7 @@ pub fn trace_id(properties: &BasicProperties) -> String {
 pub async fn request(request: Request, next: Next) -> Response {
     let (method, path) = (request.method().as_str(), request.uri().path());
     let span = error_span!("request", method, path, trace = Empty);
-    let _ = span.set_parent(parse(text(request.headers())));
-    span.record("trace", id(&span));
+    join(&span, parse(text(request.headers())));
     next.run(request).instrument(span).await
 }
 

@@ -58,13 +58,10 @@ async fn submit(channel: &Channel, args: &Args) -> anyhow::Result<()> {
         let properties = traced(properties);
         publish(channel, &args.queue.name, &serde_json::to_vec(&mail)?, &properties).await?;
         answered(); // many mails may take longer than one answer should
-        say!(" [x] Submitted a mail to {to}, trace {}", trace_id(&properties), to = shown(to))?;
+        let to = printable(to.as_bytes());
+        say!(" [x] Submitted a mail to {to}, trace {}", trace_id(&properties))?;
     }
     Ok(())
-}
-
-fn shown(to: &str) -> String {
-    printable(to.as_bytes())
 }
 
 /// Publishes a mail, and waits until the broker has it.
