@@ -1,7 +1,7 @@
 //! How a program ends: Ctrl-C and SIGTERM, and its exit code.
 
 use std::io;
-use std::process::{self, ExitCode};
+use std::process;
 use std::thread::{self, sleep};
 use std::time::Duration;
 
@@ -51,18 +51,14 @@ fn end_what_is_stuck() {
     process::exit(1);
 }
 
-/// What `main` returns: exit code 0; or 1, and the error as one line with its causes. If nobody
-/// reads our output any more, that is no error: they have seen enough.
+/// Ends the program: with exit code 0; or with 1, and the error as one line with its causes. If
+/// nobody reads our output any more, that is no error: they have seen enough.
 ///
-/// A second later the program ends in any case. Tokio waits at the end for what was given to
-/// `spawn_blocking`, and that may never return.
-pub fn exit(result: anyhow::Result<()>) -> ExitCode {
-    let code = u8::from(result.is_err_and(|error| !is_enough(&error)));
-    thread::spawn(move || {
-        thread::sleep(Duration::from_secs(1));
-        process::exit(code.into());
-    });
-    code.into()
+/// The runtime ends with the process, and not before. It would wait for what was given to
+/// `spawn_blocking`, which may never return. And lapin, while it looks for an address of the
+/// broker, panics when its runtime is gone.
+pub fn exit(result: anyhow::Result<()>) -> ! {
+    process::exit(i32::from(result.is_err_and(|error| !is_enough(&error))))
 }
 
 /// Says what is wrong; whether that is only that nobody reads our output any more.
@@ -92,23 +88,23 @@ mod tests {
     use std::process::Command;
 
     use anyhow::anyhow;
-    use tokio::{runtime::Runtime, task::spawn_blocking};
+    use tokio::runtime::Builder;
 
     use super::*;
 
-    /// Runs itself once more, as a program that ends while a thread of its runtime sleeps on.
+    /// Runs itself once more, as a program that ends while its runtime is at work.
     #[test]
-    fn a_thread_that_blocks_keeps_no_program() {
+    fn a_program_ends_before_its_runtime() {
         if env::var_os("ENDS").is_some() {
-            let _ = Runtime::new().unwrap().block_on(async {
-                spawn_blocking(|| sleep(Duration::from_secs(30)));
-                exit(Err(anyhow!("as wanted")))
-            });
-            return;
+            let mut runtime = Builder::new_multi_thread();
+            let runtime = runtime.on_thread_stop(|| note!("The runtime ends")).build().unwrap();
+            runtime.block_on(async { exit(Err(anyhow!("as wanted"))) })
         }
         let mut test = Command::new(env::current_exe().unwrap());
-        let output = test.arg("a_thread_that_blocks").env("ENDS", "").output().unwrap();
-        assert_eq!(output.status.code(), Some(1));
+        test.args(["before_its_runtime", "--nocapture"]).env("ENDS", "");
+        let output = test.output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((&*said, output.status.code()), ("Error: as wanted\n", Some(1)));
     }
 
     #[test]

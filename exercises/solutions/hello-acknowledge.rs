@@ -5,7 +5,6 @@
 //! sent it. Those that were on their way to a program that dies are lost. An acknowledgement that
 //! comes before the work is no better: it says that all is done.
 
-use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -17,7 +16,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use tokio::time::sleep;
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(supervise(env!("CARGO_BIN_NAME"), receive).await)
 }
 

@@ -5,7 +5,6 @@
 //! confirm says: an acknowledgement, or a `nack` if the broker refuses the message.
 
 use std::env;
-use std::process::ExitCode;
 
 use anyhow::bail;
 use common::{once, say};
@@ -13,7 +12,7 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel, Confirmation};
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(once(env!("CARGO_BIN_NAME"), send).await)
 }
 

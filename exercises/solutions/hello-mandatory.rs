@@ -5,7 +5,6 @@
 //! confirms it all the same. With `mandatory` it sends the message back, and the confirm holds it.
 
 use std::env;
-use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use common::{once, say};
@@ -13,7 +12,7 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel, Confirmation};
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(once(env!("CARGO_BIN_NAME"), send).await)
 }
 

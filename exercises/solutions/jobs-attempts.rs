@@ -4,8 +4,6 @@
 //! Why: a job that is published again is a new message: nothing counts its attempts but we. The
 //! count travels in a header of ours.
 
-use std::process::ExitCode;
-
 use anyhow::{Context, bail, ensure};
 use common::{CancellationToken, Ended, printable, say, supervise};
 use futures_lite::StreamExt;
@@ -18,7 +16,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation, Connection};
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(supervise(env!("CARGO_BIN_NAME"), do_jobs).await)
 }
 

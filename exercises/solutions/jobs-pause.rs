@@ -7,7 +7,6 @@
 //! the oldest message is always the first whose time is over.
 
 use std::env;
-use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
 use common::{once, say};
@@ -16,7 +15,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation};
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(once(env!("CARGO_BIN_NAME"), later).await)
 }
 

@@ -4,8 +4,6 @@
 //! Why: between the two queues the job must never be in none of them. The broker says with its
 //! confirm that the other queue has the job; then, and only then, it is acknowledged.
 
-use std::process::ExitCode;
-
 use anyhow::{Context, bail, ensure};
 use common::{CancellationToken, Ended, printable, say, supervise};
 use futures_lite::StreamExt;
@@ -17,7 +15,7 @@ use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Confirmation, Connection};
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(supervise(env!("CARGO_BIN_NAME"), do_jobs).await)
 }
 

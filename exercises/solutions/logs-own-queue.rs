@@ -4,8 +4,6 @@
 //! Why: consumers of one queue share its messages. Who is to have each of them needs a queue of its
 //! own: without a name from us, the broker makes one up.
 
-use std::process::ExitCode;
-
 use anyhow::Context;
 use common::{CancellationToken, printable, say, supervise};
 use futures_lite::StreamExt;
@@ -16,7 +14,7 @@ use lapin::types::FieldTable;
 use lapin::{Connection, ExchangeKind};
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(supervise(env!("CARGO_BIN_NAME"), receive).await)
 }
 

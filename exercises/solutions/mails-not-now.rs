@@ -7,7 +7,6 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use anyhow::Context;
 use common::backoff::Backoff;
@@ -18,7 +17,7 @@ use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, Queu
 use lapin::types::{AMQPValue, FieldTable};
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(supervise(env!("CARGO_BIN_NAME"), send_mails).await)
 }
 

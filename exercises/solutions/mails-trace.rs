@@ -5,8 +5,6 @@
 //! program finds it, and the header of the mail is where the next program does. Do not copy the
 //! other headers: some, such as `x-death`, are RabbitMQ's, about the order.
 
-use std::process::ExitCode;
-
 use anyhow::{Context, ensure};
 use common::{CancellationToken, Ended, printable, say, supervise};
 use futures_lite::StreamExt;
@@ -18,7 +16,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Confirmation, Connection};
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(supervise(env!("CARGO_BIN_NAME"), write_mails).await)
 }
 

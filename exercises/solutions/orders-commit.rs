@@ -4,7 +4,6 @@
 //! Why: an order is stored when its transaction is committed, and not before. Only then may the
 //! broker forget it.
 
-use std::process::ExitCode;
 use std::str;
 
 use anyhow::Context;
@@ -21,7 +20,7 @@ const TABLE: &str = "CREATE TABLE IF NOT EXISTS orders (item VARCHAR(20) NOT NUL
 const INSERT: &str = "INSERT INTO orders (item) VALUES (?) ON DUPLICATE KEY UPDATE item = item";
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(run().await)
 }
 

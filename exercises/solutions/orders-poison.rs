@@ -6,7 +6,6 @@
 //! `requeue: false`. Only an error that is the order's own fault says so; at any other one the
 //! order stays, because it can be stored later.
 
-use std::process::ExitCode;
 use std::str;
 
 use anyhow::Context;
@@ -26,7 +25,7 @@ const TABLE: &str = "CREATE TABLE IF NOT EXISTS orders (item VARCHAR(20) NOT NUL
 const INSERT: &str = "INSERT INTO orders (item) VALUES (?) ON DUPLICATE KEY UPDATE item = item";
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(run().await)
 }
 

@@ -5,7 +5,6 @@
 //! Why: a broker delivers at least once, so an order may come twice. Its message id is the same
 //! each time. As the primary key of the table it lets MySQL find the second one.
 
-use std::process::ExitCode;
 use std::str;
 
 use anyhow::Context;
@@ -27,7 +26,7 @@ const INSERT: &str = "INSERT INTO orders (message_id, item) VALUES (?, ?)
     ON DUPLICATE KEY UPDATE message_id = message_id";
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(run().await)
 }
 

@@ -4,7 +4,6 @@
 //! Why: to add 1 twice is not the same as once. The inbox remembers which events were applied. Its
 //! row is written in the transaction that applies the event: there are both, or neither.
 
-use std::process::ExitCode;
 use std::str;
 
 use anyhow::Context;
@@ -22,7 +21,7 @@ const INBOX: &str =
 const LIKE: &str = "UPDATE products SET likes = likes + 1 WHERE id = ?";
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(run().await)
 }
 

@@ -5,7 +5,6 @@
 //! the event later, from the table.
 
 use std::env;
-use std::process::ExitCode;
 
 use anyhow::Context;
 use common::address::mysql_url;
@@ -17,7 +16,7 @@ const PRODUCT: &str = "INSERT INTO products (title) VALUES (?)";
 const EVENT: &str = "INSERT INTO outbox (kind, body) VALUES ('product_created', ?)";
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(create().await)
 }
 

@@ -3,8 +3,6 @@
 //! Why: in a pattern, `*` stands for exactly one word and `#` for any number of words, none
 //! included. What comes behind `order` may be one word, two, or none.
 
-use std::process::ExitCode;
-
 use anyhow::Context;
 use common::{CancellationToken, printable, say, supervise};
 use futures_lite::StreamExt;
@@ -15,7 +13,7 @@ use lapin::types::FieldTable;
 use lapin::{Connection, ExchangeKind};
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(supervise(env!("CARGO_BIN_NAME"), receive).await)
 }
 

@@ -4,7 +4,6 @@
 //! of a direct exchange is compared as a whole, so each severity needs a binding.
 
 use std::env;
-use std::process::ExitCode;
 
 use anyhow::Context;
 use common::{CancellationToken, printable, say, supervise};
@@ -16,7 +15,7 @@ use lapin::types::FieldTable;
 use lapin::{Connection, ExchangeKind};
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(supervise(env!("CARGO_BIN_NAME"), receive).await)
 }
 

@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::env;
-use std::process::ExitCode;
 
 use anyhow::Context;
 use common::{once, printable, say};
@@ -17,7 +16,7 @@ use lapin::{BasicProperties, Channel};
 use uuid::Uuid;
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(once(env!("CARGO_BIN_NAME"), call).await)
 }
 

@@ -4,7 +4,6 @@
 //! to give up.
 
 use std::env;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -16,7 +15,7 @@ use lapin::{BasicProperties, Channel};
 use tokio::time::timeout;
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(once(env!("CARGO_BIN_NAME"), call).await)
 }
 

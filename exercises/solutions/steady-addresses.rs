@@ -5,7 +5,6 @@
 //! the next one. (`common::connect` does this for the lessons.)
 
 use std::env;
-use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
 use common::say;
@@ -13,7 +12,7 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Confirmation, Connection, ConnectionProperties};
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(send().await)
 }
 

@@ -5,7 +5,6 @@
 //! that is full becomes free, and a cluster elects a new leader.
 
 use std::env;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::bail;
@@ -15,7 +14,7 @@ use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::time::sleep;
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(once(env!("CARGO_BIN_NAME"), publish).await)
 }
 

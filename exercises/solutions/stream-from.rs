@@ -3,8 +3,6 @@
 //! Why: without `x-stream-offset`, a reader begins at `next`, with what is appended from now on.
 //! `first` is the oldest event that is there.
 
-use std::process::ExitCode;
-
 use anyhow::Context;
 use common::{CancellationToken, Ended, printable, say, supervise};
 use futures_lite::StreamExt;
@@ -13,7 +11,7 @@ use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, Queu
 use lapin::types::{AMQPValue, FieldTable};
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(supervise(env!("CARGO_BIN_NAME"), read).await)
 }
 

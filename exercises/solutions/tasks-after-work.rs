@@ -4,7 +4,6 @@
 //! Why: an acknowledgement is the end of a task: the broker forgets it. A worker that dies between
 //! the acknowledgement and the end of the work takes the task with it.
 
-use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -16,7 +15,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use tokio::time::sleep;
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(supervise(env!("CARGO_BIN_NAME"), do_tasks).await)
 }
 

@@ -4,7 +4,6 @@
 //! Why: without a prefetch the broker sends all tasks at once to whoever is there. It must be set
 //! before `basic_consume`: it holds for the consumers that begin after it.
 
-use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -16,7 +15,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use tokio::time::sleep;
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(supervise(env!("CARGO_BIN_NAME"), do_tasks).await)
 }
 

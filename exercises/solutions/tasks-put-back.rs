@@ -5,7 +5,6 @@
 //! acknowledge it. `nack` with `requeue` gives it back at once; a connection that closes does so,
 //! too.
 
-use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -19,7 +18,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use tokio::time::sleep;
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(supervise(env!("CARGO_BIN_NAME"), do_tasks).await)
 }
 

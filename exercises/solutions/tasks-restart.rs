@@ -5,7 +5,6 @@
 //! keeps those alone whose delivery mode is 2. (A quorum queue stores every message.)
 
 use std::env;
-use std::process::ExitCode;
 
 use anyhow::bail;
 use common::{once, say};
@@ -14,7 +13,7 @@ use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Confirmation};
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(once(env!("CARGO_BIN_NAME"), send).await)
 }
 

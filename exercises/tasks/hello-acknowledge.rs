@@ -11,7 +11,6 @@
 //!
 //! Help: 01-hello/README.md, "Acknowledge" and "A consumer that does not finish".
 
-use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -23,7 +22,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use tokio::time::sleep;
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(supervise(env!("CARGO_BIN_NAME"), receive).await)
 }
 

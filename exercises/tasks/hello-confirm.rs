@@ -12,14 +12,13 @@
 //! Help: 01-hello/README.md, "Publish".
 
 use std::env;
-use std::process::ExitCode;
 
 use common::{once, say};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel};
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(once(env!("CARGO_BIN_NAME"), send).await)
 }
 

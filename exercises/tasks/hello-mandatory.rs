@@ -11,7 +11,6 @@
 //! Help: 01-hello/README.md, "A message that no queue takes".
 
 use std::env;
-use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use common::{once, say};
@@ -19,7 +18,7 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel, Confirmation};
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(once(env!("CARGO_BIN_NAME"), send).await)
 }
 

@@ -10,8 +10,6 @@
 //!
 //! Help: 07-retries/README.md, "Count the attempts".
 
-use std::process::ExitCode;
-
 use anyhow::{Context, bail, ensure};
 use common::{CancellationToken, Ended, printable, say, supervise};
 use futures_lite::StreamExt;
@@ -24,7 +22,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation, Connection};
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(supervise(env!("CARGO_BIN_NAME"), do_jobs).await)
 }
 

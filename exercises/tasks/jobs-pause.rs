@@ -11,7 +11,6 @@
 //! Help: 07-retries/README.md, "One queue for each pause".
 
 use std::env;
-use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
 use common::{once, say};
@@ -20,7 +19,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation};
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(once(env!("CARGO_BIN_NAME"), later).await)
 }
 

@@ -10,8 +10,6 @@
 //!
 //! Help: 07-retries/README.md, "Publish, then acknowledge".
 
-use std::process::ExitCode;
-
 use anyhow::{Context, bail};
 use common::{CancellationToken, Ended, printable, say, supervise};
 use futures_lite::StreamExt;
@@ -23,7 +21,7 @@ use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection};
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(supervise(env!("CARGO_BIN_NAME"), do_jobs).await)
 }
 

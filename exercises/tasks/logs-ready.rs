@@ -11,8 +11,6 @@
 //!
 //! Help: 03-publish-subscribe/README.md, "The binding" and "A receiver that starts late".
 
-use std::process::ExitCode;
-
 use anyhow::Context;
 use common::{CancellationToken, printable, say, supervise};
 use futures_lite::StreamExt;
@@ -23,7 +21,7 @@ use lapin::types::FieldTable;
 use lapin::{Connection, ExchangeKind};
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(supervise(env!("CARGO_BIN_NAME"), receive).await)
 }
 

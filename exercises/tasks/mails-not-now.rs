@@ -15,7 +15,6 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use anyhow::Context;
 use common::{CancellationToken, Ended, note, printable, say, supervise};
@@ -27,7 +26,7 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable};
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(supervise(env!("CARGO_BIN_NAME"), send_mails).await)
 }
 

@@ -12,8 +12,6 @@
 //!
 //! Help: 11-service/README.md, "Follow a message through programs".
 
-use std::process::ExitCode;
-
 use anyhow::{Context, ensure};
 use common::{CancellationToken, Ended, printable, say, supervise};
 use futures_lite::StreamExt;
@@ -25,7 +23,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Confirmation, Connection};
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(supervise(env!("CARGO_BIN_NAME"), write_mails).await)
 }
 

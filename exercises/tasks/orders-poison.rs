@@ -12,7 +12,6 @@
 //!
 //! Help: 05-orders-mysql/README.md, "Orders that cannot be stored".
 
-use std::process::ExitCode;
 use std::str;
 
 use anyhow::Context;
@@ -31,7 +30,7 @@ const TABLE: &str = "CREATE TABLE IF NOT EXISTS orders (item VARCHAR(20) NOT NUL
 const INSERT: &str = "INSERT INTO orders (item) VALUES (?) ON DUPLICATE KEY UPDATE item = item";
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(run().await)
 }
 

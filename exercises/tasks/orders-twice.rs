@@ -11,7 +11,6 @@
 //!
 //! Help: 05-orders-mysql/README.md, "At least once, exactly once".
 
-use std::process::ExitCode;
 use std::str;
 
 use anyhow::Context;
@@ -33,7 +32,7 @@ const TABLE: &str = "CREATE TABLE IF NOT EXISTS orders (
 const INSERT: &str = "INSERT INTO orders (message_id, item) VALUES (?, ?)";
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(run().await)
 }
 

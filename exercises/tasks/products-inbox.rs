@@ -12,7 +12,6 @@
 //!
 //! Help: 06-microservices/README.md, "The inbox".
 
-use std::process::ExitCode;
 use std::str;
 
 use anyhow::Context;
@@ -28,7 +27,7 @@ use mysql_async::prelude::Queryable;
 const LIKE: &str = "UPDATE products SET likes = likes + 1 WHERE id = ?";
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(run().await)
 }
 

@@ -11,7 +11,6 @@
 //! Help: 06-microservices/README.md, "The outbox".
 
 use std::env;
-use std::process::ExitCode;
 
 use anyhow::Context;
 use common::address::mysql_url;
@@ -23,7 +22,7 @@ const PRODUCT: &str = "INSERT INTO products (title) VALUES (?)";
 const EVENT: &str = "INSERT INTO outbox (kind, body) VALUES ('product_created', ?)";
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(create().await)
 }
 

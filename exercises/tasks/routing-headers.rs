@@ -8,8 +8,6 @@
 //!
 //! Help: 04-routing/README.md, "By headers: the headers exchange".
 
-use std::process::ExitCode;
-
 use anyhow::Context;
 use common::{CancellationToken, printable, say, supervise};
 use futures_lite::StreamExt;
@@ -20,7 +18,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Connection, ExchangeKind};
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(supervise(env!("CARGO_BIN_NAME"), receive).await)
 }
 

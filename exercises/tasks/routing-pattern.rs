@@ -10,8 +10,6 @@
 //!
 //! Help: 04-routing/README.md, "By a pattern: the topic exchange".
 
-use std::process::ExitCode;
-
 use anyhow::Context;
 use common::{CancellationToken, printable, say, supervise};
 use futures_lite::StreamExt;
@@ -22,7 +20,7 @@ use lapin::types::FieldTable;
 use lapin::{Connection, ExchangeKind};
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(supervise(env!("CARGO_BIN_NAME"), receive).await)
 }
 

@@ -10,7 +10,6 @@
 //! Help: 04-routing/README.md, "By a key: the direct exchange".
 
 use std::env;
-use std::process::ExitCode;
 
 use anyhow::Context;
 use common::{CancellationToken, printable, say, supervise};
@@ -22,7 +21,7 @@ use lapin::types::FieldTable;
 use lapin::{Connection, ExchangeKind};
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(supervise(env!("CARGO_BIN_NAME"), receive).await)
 }
 

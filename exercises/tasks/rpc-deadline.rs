@@ -9,7 +9,6 @@
 //! Help: 08-rpc/README.md, "Deadlines".
 
 use std::env;
-use std::process::ExitCode;
 
 use anyhow::Context;
 use common::{once, printable, say};
@@ -19,7 +18,7 @@ use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel};
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(once(env!("CARGO_BIN_NAME"), call).await)
 }
 

@@ -12,7 +12,6 @@
 //! Help: 10-cluster/README.md, "Which node a program is connected to".
 
 use std::env;
-use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
 use common::say;
@@ -20,7 +19,7 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Confirmation, Connection, ConnectionProperties};
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(send().await)
 }
 

@@ -12,7 +12,6 @@
 //! Help: 10-cluster/README.md, "Published again".
 
 use std::env;
-use std::process::ExitCode;
 
 use anyhow::bail;
 use common::{note, once, say};
@@ -20,7 +19,7 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel, Confirmation};
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(once(env!("CARGO_BIN_NAME"), publish).await)
 }
 

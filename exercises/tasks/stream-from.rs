@@ -8,8 +8,6 @@
 //!
 //! Help: 09-streams/README.md, "Where to begin".
 
-use std::process::ExitCode;
-
 use anyhow::Context;
 use common::{CancellationToken, Ended, printable, say, supervise};
 use futures_lite::StreamExt;
@@ -18,7 +16,7 @@ use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, Queu
 use lapin::types::{AMQPValue, FieldTable};
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(supervise(env!("CARGO_BIN_NAME"), read).await)
 }
 

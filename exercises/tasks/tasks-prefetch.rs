@@ -10,7 +10,6 @@
 //!
 //! Help: 02-work-queues/README.md, "Fair dispatch".
 
-use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -22,7 +21,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use tokio::time::sleep;
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(supervise(env!("CARGO_BIN_NAME"), do_tasks).await)
 }
 

@@ -12,7 +12,6 @@
 //! queue".
 
 use std::env;
-use std::process::ExitCode;
 
 use anyhow::bail;
 use common::{once, say};
@@ -21,7 +20,7 @@ use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Confirmation};
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(once(env!("CARGO_BIN_NAME"), send).await)
 }
 

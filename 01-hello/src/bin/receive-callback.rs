@@ -2,8 +2,6 @@
 //!
 //!     cargo run -p hello --bin receive-callback
 
-use std::process::ExitCode;
-
 use anyhow::{Context, anyhow};
 use clap::Parser;
 use common::{CancellationToken, Ended, note, printable, say, supervise};
@@ -18,7 +16,7 @@ use tokio::sync::mpsc;
 struct Args {}
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     Args::parse();
     common::exit(supervise(env!("CARGO_BIN_NAME"), receive).await)
 }

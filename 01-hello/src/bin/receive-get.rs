@@ -3,8 +3,6 @@
 //!     cargo run -p hello --bin receive-get
 //!     cargo run -p hello --bin receive-get -- nack
 
-use std::process::ExitCode;
-
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use common::{once, printable, say};
@@ -42,7 +40,7 @@ enum Answer {
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     let args = Args::parse();
     let work = async |channel: &_| receive(channel, args).await;
     common::exit(once(env!("CARGO_BIN_NAME"), work).await)

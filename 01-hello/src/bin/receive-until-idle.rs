@@ -3,7 +3,6 @@
 //!     cargo run -p hello --bin receive-until-idle
 //!     cargo run -p hello --bin receive-until-idle -- 2.5
 
-use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -28,7 +27,7 @@ fn seconds(text: &str) -> anyhow::Result<Duration> {
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     let args = Args::parse();
     let work = async |connection: &_, stop: &_| receive(connection, stop, args.seconds).await;
     common::exit(supervise(env!("CARGO_BIN_NAME"), work).await)

@@ -2,8 +2,6 @@
 //!
 //!     cargo run -p hello --bin receive
 
-use std::process::ExitCode;
-
 use anyhow::Context;
 use clap::Parser;
 use common::{CancellationToken, Ended, note, printable, say, supervise};
@@ -17,7 +15,7 @@ use lapin::types::{AMQPValue, FieldTable};
 struct Args {}
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     Args::parse();
     common::exit(supervise(env!("CARGO_BIN_NAME"), receive).await)
 }

@@ -3,8 +3,6 @@
 //!     cargo run -p hello --bin send
 //!     cargo run -p hello --bin send -- Good morning
 
-use std::process::ExitCode;
-
 use anyhow::{Context, bail};
 use clap::Parser;
 use common::{once, say};
@@ -30,7 +28,7 @@ fn routing_key(text: &str) -> Result<ShortString, &'static str> {
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     let args = Args::parse();
     let work = async |channel: &_| send(channel, args).await;
     common::exit(once(env!("CARGO_BIN_NAME"), work).await)

@@ -4,8 +4,6 @@
 //!     cargo run -p work-queues --bin new-task -- Resize the photos ...
 //!     cargo run -p work-queues --bin new-task -- --each one.. two three...
 
-use std::process::ExitCode;
-
 use anyhow::{Context, bail};
 use clap::Parser;
 use common::answer::answered;
@@ -27,7 +25,7 @@ struct Args {
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     let args = Args::parse();
     let work = async |channel: &_| send(channel, args).await;
     common::exit(once(env!("CARGO_BIN_NAME"), work).await)

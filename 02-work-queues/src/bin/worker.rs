@@ -3,7 +3,6 @@
 //!     cargo run -p work-queues --bin worker
 //!     cargo run -p work-queues --bin worker -- --prefetch 0
 
-use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
@@ -40,7 +39,7 @@ struct Args {
 // Not `flavor = "current_thread"`: lapin's heartbeats run on the threads of the runtime, and this
 // one is for our work, however long that blocks it.
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(run(Args::parse()).await)
 }
 

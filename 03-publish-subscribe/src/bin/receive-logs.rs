@@ -2,8 +2,6 @@
 //!
 //!     cargo run -p publish-subscribe --bin receive-logs
 
-use std::process::ExitCode;
-
 use anyhow::Context;
 use clap::Parser;
 use common::{CancellationToken, note, printable, say, supervise};
@@ -19,7 +17,7 @@ use lapin::{Connection, ExchangeKind};
 struct Args {}
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     Args::parse();
     common::exit(supervise(env!("CARGO_BIN_NAME"), receive).await)
 }

@@ -2,8 +2,6 @@
 //!
 //!     cargo run -p routing --bin emit-log-headers -- The disk is full level=error part=disk
 
-use std::process::ExitCode;
-
 use anyhow::{Context, bail};
 use clap::Parser;
 use common::{once, say};
@@ -35,7 +33,7 @@ fn argument(text: &str) -> Result<Argument, &'static str> {
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     let (line, headers) = read(Args::parse());
     let work = async |channel: &_| emit(channel, line, headers).await;
     common::exit(once(env!("CARGO_BIN_NAME"), work).await)

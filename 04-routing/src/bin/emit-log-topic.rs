@@ -3,8 +3,6 @@
 //!
 //!     cargo run -p routing --bin emit-log-topic -- kern.critical The kernel is in panic
 
-use std::process::ExitCode;
-
 use anyhow::{Context, bail};
 use clap::Parser;
 use common::{once, say};
@@ -26,7 +24,7 @@ struct Args {
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     let args = Args::parse();
     let work = async |channel: &_| emit(channel, args).await;
     common::exit(once(env!("CARGO_BIN_NAME"), work).await)

@@ -2,8 +2,6 @@
 //!
 //!     cargo run -p routing --bin receive-logs-direct -- warning error
 
-use std::process::ExitCode;
-
 use anyhow::Context;
 use clap::Parser;
 use common::{CancellationToken, note, printable, say, supervise};
@@ -24,7 +22,7 @@ struct Args {
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     let args = Args::parse();
     let work = async |connection: &_, stop: &_| receive(connection, stop, &args.severities).await;
     common::exit(supervise(env!("CARGO_BIN_NAME"), work).await)

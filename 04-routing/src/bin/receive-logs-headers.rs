@@ -4,8 +4,6 @@
 //!     cargo run -p routing --bin receive-logs-headers -- all level=error part=disk
 //!     cargo run -p routing --bin receive-logs-headers -- any level=error part=disk
 
-use std::process::ExitCode;
-
 use anyhow::Context;
 use clap::Parser;
 use common::{CancellationToken, note, printable, say, supervise};
@@ -30,7 +28,7 @@ struct Args {
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     let args = Args::parse();
     let mut arguments = table(args.headers).unwrap_or_else(|error| error.exit());
     arguments.insert("x-match".into(), AMQPValue::LongString(args.matching.into()));

@@ -3,8 +3,6 @@
 //!
 //!     cargo run -p routing --bin receive-logs-topic -- 'kern.*' '*.critical'
 
-use std::process::ExitCode;
-
 use anyhow::Context;
 use clap::Parser;
 use common::{CancellationToken, note, printable, say, supervise};
@@ -26,7 +24,7 @@ struct Args {
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     let args = Args::parse();
     let work = async |connection: &_, stop: &_| receive(connection, stop, &args.patterns).await;
     common::exit(supervise(env!("CARGO_BIN_NAME"), work).await)

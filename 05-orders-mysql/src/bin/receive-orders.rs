@@ -4,7 +4,6 @@
 //!     cargo run -p orders-mysql --bin receive-orders -- --break-connection 0.1
 
 use std::mem;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -54,7 +53,7 @@ fn probability(text: &str) -> anyhow::Result<f64> {
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(run(Args::parse()).await)
 }
 

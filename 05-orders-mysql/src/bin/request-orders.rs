@@ -6,7 +6,6 @@
 use std::collections::VecDeque;
 use std::mem;
 use std::ops::RangeInclusive;
-use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
@@ -41,7 +40,7 @@ struct Order {
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(run(Args::parse().count).await)
 }
 

@@ -3,8 +3,6 @@
 //!     cargo run -p orders-mysql --bin send-order
 //!     cargo run -p orders-mysql --bin send-order -- alice
 
-use std::process::ExitCode;
-
 use anyhow::{Context, bail};
 use clap::Parser;
 use common::{once, say};
@@ -25,7 +23,7 @@ struct Args {
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     let args = Args::parse();
     let work = async |channel: &_| send(channel, args).await;
     common::exit(once(env!("CARGO_BIN_NAME"), work).await)

@@ -3,7 +3,6 @@
 //!     cargo run -p microservices --bin admin
 
 use std::net::SocketAddr;
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use axum::extract::rejection::{JsonRejection, PathRejection};
@@ -53,7 +52,7 @@ struct Args {
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(run(Args::parse()).await)
 }
 

@@ -4,8 +4,6 @@
 //!     cargo run -p retries --bin replay-jobs -- invoice
 //!     cargo run -p retries --bin replay-jobs -- --all
 
-use std::process::ExitCode;
-
 use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use common::answer::answered;
@@ -32,7 +30,7 @@ struct Args {
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     let args = Args::parse();
     let work = async |channel: &_| replay(channel, args).await;
     common::exit(once(env!("CARGO_BIN_NAME"), work).await)

@@ -5,7 +5,7 @@
 //!     cargo run -p retries --bin run-jobs -- --at-once 10
 
 use std::cell::Cell;
-use std::process::{self, ExitCode};
+use std::process;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -61,7 +61,7 @@ enum OnFailure {
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(run(Args::parse()).await)
 }
 

@@ -3,8 +3,6 @@
 //!     cargo run -p retries --bin submit-job -- invoice
 //!     cargo run -p retries --bin submit-job -- invoice --fails 2
 
-use std::process::ExitCode;
-
 use anyhow::{Context, bail};
 use clap::Parser;
 use common::answer::answered;
@@ -49,7 +47,7 @@ struct Args {
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     let args = Args::parse();
     let work = async |channel: &_| submit(channel, args).await;
     common::exit(once(env!("CARGO_BIN_NAME"), work).await)

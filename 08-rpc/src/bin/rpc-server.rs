@@ -4,7 +4,6 @@
 //!     cargo run -p rpc --bin rpc-server -- --at-once 1
 
 use std::cell::Cell;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -43,7 +42,7 @@ struct Args {
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(run(Args::parse()).await)
 }
 

@@ -4,7 +4,6 @@
 //!     cargo run -p streams --bin append-events -- --count 100000
 
 use std::collections::VecDeque;
-use std::process::ExitCode;
 
 use anyhow::{bail, ensure};
 use clap::Parser;
@@ -36,7 +35,7 @@ struct Args {
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     let args = Args::parse();
     common::exit(once(env!("CARGO_BIN_NAME"), async |channel| append(channel, &args).await).await)
 }

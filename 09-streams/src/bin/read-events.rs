@@ -5,7 +5,6 @@
 //!     cargo run -p streams --bin read-events -- --offset-file reader.offset
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::Duration;
 use std::{fs, io};
 
@@ -54,7 +53,7 @@ struct Args {
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(run(Args::parse()).await)
 }
 

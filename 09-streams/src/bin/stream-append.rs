@@ -3,7 +3,6 @@
 //!     cargo run -p streams --bin stream-append -- --count 1000000
 //!     cargo run -p streams --bin stream-append -- --count 1000000 --name importer
 
-use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -46,7 +45,7 @@ struct Args {
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(run(Args::parse()).await)
 }
 

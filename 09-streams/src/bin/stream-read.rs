@@ -4,7 +4,6 @@
 //!     cargo run -p streams --bin stream-read -- --name consumer-1
 
 use std::collections::HashMap;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -49,7 +48,7 @@ struct Args {
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(run(Args::parse()).await)
 }
 

@@ -6,7 +6,6 @@
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::mem;
-use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
@@ -48,7 +47,7 @@ struct Run {
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(run(Args::parse()).await)
 }
 

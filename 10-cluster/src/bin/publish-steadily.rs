@@ -6,7 +6,6 @@
 use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
 use std::mem;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -53,7 +52,7 @@ struct Progress {
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(run(Args::parse()).await)
 }
 

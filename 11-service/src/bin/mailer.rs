@@ -5,7 +5,6 @@
 
 use std::cell::Cell;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -54,7 +53,7 @@ struct Args {
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(run(Args::parse()).await)
 }
 

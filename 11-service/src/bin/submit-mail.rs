@@ -3,8 +3,6 @@
 //!     cargo run -p service --bin submit-mail
 //!     cargo run -p service --bin submit-mail -- ann@example.org bob@example.org
 
-use std::process::ExitCode;
-
 use anyhow::{Context, bail};
 use clap::Parser;
 use common::answer::answered;
@@ -34,7 +32,7 @@ struct Args {
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     common::exit(run(Args::parse()).await)
 }
 
