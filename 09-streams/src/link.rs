@@ -135,8 +135,11 @@ pub async fn supervise(
     stream: &Stream,
     mut work: impl AsyncFnMut(&mut Link, &CancellationToken) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let mut link = Link::open(program, stream, true).await?;
     let stop = at_ctrl_c()?;
+    let mut link = tokio::select! {
+        link = Link::open(program, stream, true) => link?,
+        () = stop.cancelled() => return Ok(()),
+    };
     let mut overdue = pin!(async {
         stop.cancelled().await;
         sleep(GRACE).await;

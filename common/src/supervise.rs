@@ -39,8 +39,11 @@ pub async fn supervise(
     // An async closure that is called again and again, and may change what it has borrowed.
     mut work: impl AsyncFnMut(&Connection, &CancellationToken) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let mut connection = connect(program).await?;
-    let stop = at_ctrl_c()?;
+    let stop = at_ctrl_c()?; // first: as process 1 of a container, SIGTERM would be ignored
+    let mut connection = tokio::select! {
+        connection = connect(program) => connection?,
+        () = stop.cancelled() => return Ok(()),
+    };
     // Pinned: `select!` polls it by reference, so that its five seconds go on in the next turn.
     let mut overdue = pin!(async {
         stop.cancelled().await;

@@ -14,5 +14,6 @@ pub enum Benchmark {
     Rpc,
     Streams,
     Cluster,
+    Faults,
     Build,
 }

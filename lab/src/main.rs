@@ -56,8 +56,8 @@ enum Cmd {
     Bench {
         /// What to measure [default: everything]
         names: Vec<Benchmark>,
-        /// Write the results and the charts into BENCHMARKS.md
-        #[arg(long, conflicts_with = "names")]
+        /// Write what was measured into BENCHMARKS.md, its charts, and the front page
+        #[arg(long)]
         write: bool,
     },
     /// Break servers and programs at random while lessons run, and count lost messages

@@ -9,8 +9,9 @@ use anyhow::Context;
 use clap::Parser;
 use common::{CancellationToken, Ended, note, printable, say, supervise};
 use futures_lite::StreamExt;
+use futures_lite::future::poll_once;
 use lapin::Connection;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, QueueDeclareOptions};
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use tokio::time::timeout;
 
@@ -48,6 +49,8 @@ async fn receive(
         .await
         .context("cannot declare the queue `hello`")?;
 
+    // At most so many messages come before we acknowledge any. If we die, they come again.
+    channel.basic_qos(1000, BasicQosOptions::default()).await?;
     let mut consumer = channel
         .basic_consume(
             "hello".into(),
@@ -65,10 +68,16 @@ async fn receive(
             () = stop.cancelled() => return Ok(()),
         };
         let Ok(delivery) = next else { break };
-        let delivery = delivery.context(Ended("hello"))??;
-        let again = if delivery.redelivered { " (redelivered)" } else { "" };
-        say!(" [x] Received {}{again}", printable(&delivery.data))?;
-        delivery.ack(BasicAckOptions::default()).await?;
+        let mut delivery = delivery.context(Ended("hello"))??;
+        loop {
+            let again = if delivery.redelivered { " (redelivered)" } else { "" };
+            say!(" [x] Received {}{again}", printable(&delivery.data))?;
+            // Is the next one here already?
+            let Some(next) = poll_once(consumer.next()).await else { break };
+            delivery = next.context(Ended("hello"))??;
+        }
+        // One acknowledgement for all that has come: `multiple` is this message and those before it.
+        delivery.ack(BasicAckOptions { multiple: true }).await?;
     }
     note!(" [*] No message for {idle:?}");
     Ok(())

@@ -4,10 +4,13 @@
 use std::fmt::{self, Display};
 use std::path::Path;
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use futures_lite::StreamExt;
+use futures_lite::future::poll_once;
+use lab::process::{cargo, run};
 use lapin::BasicProperties;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
@@ -30,11 +33,13 @@ const STARTS: u32 = 20;
 pub const BATCH: u64 = 500;
 const PREFETCH: u16 = 2000;
 
-/// A client in another language.
+/// Another client.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Peer {
     Pika,
     Amqplib,
+    Amqprs,
+    AmqpClient,
 }
 
 impl Display for Peer {
@@ -42,12 +47,20 @@ impl Display for Peer {
         f.write_str(match self {
             Self::Pika => "pika (Python)",
             Self::Amqplib => "amqplib (Node.js)",
+            Self::Amqprs => "amqprs (Rust)",
+            Self::AmqpClient => "amqp-client (Rust)",
         })
     }
 }
 
 impl Peer {
-    /// Its interpreter; installs what it needs, if that is not there yet.
+    /// Those in other languages, for which there is a program for each lesson that is compared.
+    pub fn is_script(self) -> bool {
+        matches!(self, Self::Pika | Self::Amqplib)
+    }
+
+    /// Its interpreter, or its program in `peers/rust`; installs what it needs, if that is not there
+    /// yet.
     pub fn command(self, bench: &Bench) -> Result<Command> {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
         match self {
@@ -55,6 +68,8 @@ impl Peer {
                 shared::python(folder, &["pika==1.3.2", "PyMySQL[rsa]==1.1.2"], &bench.tasks)
             }
             Self::Amqplib => shared::node(folder, &["amqplib@2.0.1"], &bench.tasks),
+            Self::Amqprs => rust(bench, "amqprs"),
+            Self::AmqpClient => rust(bench, "amqp-client"),
         }
     }
 
@@ -62,16 +77,19 @@ impl Peer {
     pub fn script(self, bench: &Bench, name: &str) -> Result<Command> {
         let ending = match self {
             Self::Pika => "py",
-            Self::Amqplib => "js",
+            _ => "js",
         };
         let mut command = self.command(bench)?;
         command.arg(lab::root().join(format!("lab/peers/{name}.{ending}")));
         Ok(command)
     }
 
-    /// Runs its program in `peers/clients.*`: what that prints.
+    /// Runs its program in `peers/clients.*` or `peers/rust`: what that prints.
     fn run(self, bench: &Bench, arguments: &[&str]) -> Result<String> {
-        let mut command = self.script(bench, "clients")?;
+        let mut command = match self.is_script() {
+            true => self.script(bench, "clients")?,
+            false => self.command(bench)?,
+        };
         command.args(arguments);
         bench.finish(bench.start(command)?)
     }
@@ -83,6 +101,22 @@ impl Peer {
         let seconds: f64 = self.run(bench, &arguments)?.trim().parse()?;
         Ok(count as f64 / seconds)
     }
+}
+
+/// A program of `peers/rust`, compiled once. It is in no workspace: only a benchmark pays for it.
+pub fn rust(bench: &Bench, name: &str) -> Result<Command> {
+    static COMPILED: OnceLock<()> = OnceLock::new();
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("peers");
+    if COMPILED.get().is_none() {
+        let mut build = cargo();
+        build.args(["build", "--release", "--locked", "--manifest-path"]);
+        build.arg(lab::root().join("lab/peers/rust/Cargo.toml")).arg("--target-dir").arg(&target);
+        let task = bench.tasks.start("Compiling other clients");
+        run(&task, build)?;
+        task.done("Compiled other clients");
+        COMPILED.get_or_init(|| ());
+    }
+    Ok(Command::new(target.join("release").join(name)))
 }
 
 /// What is measured of each client in turn.
@@ -106,8 +140,13 @@ impl Sides {
 
     /// A row for each of the others.
     fn compare(&self, table: &mut Table, what: &str) {
+        self.compare_with(table, what, "");
+    }
+
+    /// As [`Sides::compare`], where the others do something else.
+    fn compare_with(&self, table: &mut Table, what: &str, theirs: &str) {
         for (name, figures) in self.names.iter().zip(&self.figures).skip(1) {
-            table.rates(what, &self.figures[0], name, figures);
+            table.rates(what, &self.figures[0], &format!("{name}{theirs}"), figures);
         }
     }
 }
@@ -253,25 +292,22 @@ pub async fn consume(bench: &Bench) -> Result<Section> {
     bench.purge("orders").await?;
     let task = bench.tasks.start("Measuring consuming");
     let port = bench.instance.ports.amqp;
-    let mut sides = [BATCH, 1].map(|batch| {
-        let name = match batch {
-            1 => "as in `receive`",
-            _ => "as in `receive-orders`",
-        };
-        (batch, Sides::new(bench, name))
-    });
+    let mut batches = Sides::new(bench, "as in `receive-orders`");
+    let mut each = Sides::new(bench, "as in `receive-until-idle`");
+    let mut awaited = Vec::new();
     for number in 0..ROUNDS {
-        for (batch, sides) in &mut sides {
+        for (batch, sides) in [(BATCH, &mut batches), (1, &mut each)] {
             round(&task, number, &format!("acknowledging {batch} at a time"));
             for side in 0..sides.names.len() {
                 raw::publish(port, ("", "orders"), MESSAGES, false)?;
                 let figure = match side {
-                    0 => consume_here(bench, MESSAGES, *batch).await?,
+                    0 if batch == 1 => consume_here(bench, MESSAGES, Acks::Come).await?,
+                    0 => consume_here(bench, MESSAGES, Acks::Batches).await?,
                     _ => match bench.peers.get(side - 1) {
                         Some(peer) => {
                             peer.rate(bench, MESSAGES, "consume", &[&batch.to_string()])?
                         }
-                        None => rate(MESSAGES, raw::consume(port, MESSAGES, *batch, PREFETCH)?),
+                        None => rate(MESSAGES, raw::consume(port, MESSAGES, batch, PREFETCH)?),
                     },
                 };
                 sides.push(side, figure);
@@ -280,12 +316,17 @@ pub async fn consume(bench: &Bench) -> Result<Section> {
                 bench.purge("orders").await?;
             }
         }
+        round(&task, number, "awaiting each acknowledgement");
+        raw::publish(port, ("", "orders"), MESSAGES, false)?;
+        awaited.push(consume_here(bench, MESSAGES, Acks::Each).await?);
+        bench.purge("orders").await?;
     }
     task.done("Measured consuming");
     let mut table = Table::comparing("messages/s");
-    let [(_, batches), (_, each)] = &sides;
     batches.compare(&mut table, &format!("as in `receive-orders`: {BATCH} per ack"));
-    each.compare(&mut table, "as in `receive`: 1 per ack");
+    let what = "as in `receive-until-idle`: what has come per ack";
+    each.compare_with(&mut table, what, ": 1 per ack");
+    table.rates(what, &each.figures[0], "as in `receive`: 1 per ack", &awaited);
     Ok(Section {
         title: "Consume",
         text: format!(
@@ -298,14 +339,25 @@ pub async fn consume(bench: &Bench) -> Result<Section> {
         chart: Some(chart(
             "consume",
             "Messages consumed per second",
-            ["500 per acknowledgement", "1 per acknowledgement"],
-            [batches, each],
+            ["500 per acknowledgement", "1 per acknowledgement; lapin: what has come"],
+            [&batches, &each],
         )),
     })
 }
 
+/// How a consumer acknowledges.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Acks {
+    /// [`BATCH`] messages together.
+    Batches,
+    /// Those that have come already, together.
+    Come,
+    /// Each message.
+    Each,
+}
+
 /// How many messages a second a consumer of `orders` gets that does nothing with them.
-pub async fn consume_here(bench: &Bench, count: u64, batch: u64) -> Result<f64> {
+pub async fn consume_here(bench: &Bench, count: u64, acks: Acks) -> Result<f64> {
     let start = Instant::now();
     let connection = bench.connect().await?;
     let channel = connection.create_channel().await?;
@@ -313,13 +365,25 @@ pub async fn consume_here(bench: &Bench, count: u64, batch: u64) -> Result<f64> 
     let options = BasicConsumeOptions::default();
     let mut consumer =
         channel.basic_consume("orders".into(), "".into(), options, FieldTable::default()).await?;
-    for number in 1..=count {
-        let delivery =
-            timeout(LIMIT, consumer.next()).await?.context("the consumer has ended")??;
-        if number % batch == 0 || number == count {
-            let multiple = batch > 1;
-            delivery.ack(BasicAckOptions { multiple }).await?;
+    let mut received = 0;
+    while received < count {
+        let delivery = timeout(LIMIT, consumer.next()).await?;
+        let mut delivery = delivery.context("the consumer has ended")??;
+        received += 1;
+        while match acks {
+            Acks::Batches => received % BATCH != 0 && received < count,
+            Acks::Come => true,
+            Acks::Each => false,
+        } {
+            let next = match acks {
+                Acks::Come => poll_once(consumer.next()).await,
+                _ => Some(timeout(LIMIT, consumer.next()).await?),
+            };
+            let Some(next) = next else { break };
+            delivery = next.context("the consumer has ended")??;
+            received += 1;
         }
+        delivery.ack(BasicAckOptions { multiple: acks != Acks::Each }).await?;
     }
     channel.close(200, "Goodbye".into()).await?;
     connection.close(200, "Goodbye".into()).await?;

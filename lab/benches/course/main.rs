@@ -5,6 +5,7 @@
 mod build;
 mod clients;
 mod cluster;
+mod faults;
 mod orders;
 mod queues;
 mod raw;
@@ -72,7 +73,7 @@ fn main() -> Result<()> {
     shared::compile_lessons(&tasks)?;
     let mut bench = Bench { instance, guard: Arc::new(guard), tasks, peers: Vec::new() };
     let mut missing = String::new();
-    for peer in [Peer::Pika, Peer::Amqplib] {
+    for peer in [Peer::Pika, Peer::Amqplib, Peer::Amqprs, Peer::AmqpClient] {
         match peer.command(&bench) {
             Ok(_) => bench.peers.push(peer),
             Err(error) => {
@@ -82,7 +83,7 @@ fn main() -> Result<()> {
         }
     }
 
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Runtime::new()?; // as the lessons have it
     let mut sections = Vec::new();
     for name in names {
         let measure = async {
@@ -97,6 +98,7 @@ fn main() -> Result<()> {
                 Benchmark::Rpc => rpc::rpc(&bench).await,
                 Benchmark::Streams => streams::streams(&bench),
                 Benchmark::Cluster => cluster::cluster(&bench).await,
+                Benchmark::Faults => faults::faults(&bench),
                 Benchmark::Build => build::build(&bench),
             }
         };
@@ -108,9 +110,13 @@ fn main() -> Result<()> {
     if args.write {
         let charts = lab::root().join("lab/benches/charts");
         fs::create_dir_all(&charts)?;
-        let text = bench.about()? + &missing + &report::markdown(&sections, Some(&charts))?;
-        fs::write(lab::root().join("BENCHMARKS.md"), text)?;
-        println!("\nWritten: BENCHMARKS.md");
+        let [page, front] = ["BENCHMARKS.md", "README.md"].map(|page| lab::root().join(page));
+        let [old, readme] = [&page, &front].map(fs::read_to_string);
+        let measured = bench.measured()? + &missing;
+        let text = report::written(&old?, &sections, &measured, &charts)?;
+        fs::write(front, shared::speeds::put(&readme?, &text)?)?;
+        fs::write(page, text)?;
+        println!("\nWritten: BENCHMARKS.md, and the speeds in README.md");
     }
     Ok(())
 }
@@ -203,47 +209,34 @@ impl Bench {
         Ok(connection.close(200, "Goodbye".into()).await?)
     }
 
-    /// Where this was measured, for the head of BENCHMARKS.md.
-    fn about(&self) -> Result<String> {
+    /// When and where this was measured, for a section of BENCHMARKS.md.
+    fn measured(&self) -> Result<String> {
         let output = |program: &str, arguments: &[&str]| -> String {
             let output = Command::new(program).args(arguments).output();
             let output = output.map(|output| output.stdout).unwrap_or_default();
             String::from_utf8_lossy(&output).trim().to_owned()
         };
-        let first = |path: &str, start: &str| -> Option<String> {
-            let text = fs::read_to_string(path).ok()?;
-            let line = text.lines().find_map(|line| line.strip_prefix(start))?;
-            Some(line.trim_matches([' ', '\t', ':', '=', '"']).to_owned())
+        let version = |program: &str| -> String {
+            let version = output(program, &["--version"]);
+            let words = version.split(' ').filter(|word| word.contains('.'));
+            words.take(1).map(|version| version.trim_start_matches('v')).collect()
         };
+        let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let processor = cpu.lines().find_map(|line| line.strip_prefix("model name"));
         let overview = self.instance.management().get("overview")?;
-        let cores = thread::available_parallelism()?;
-        let processor = first("/proc/cpuinfo", "model name").unwrap_or_default();
-        let memory = first("/proc/meminfo", "MemTotal").and_then(|memory| {
-            let kib: u64 = memory.strip_suffix(" kB")?.parse().ok()?;
-            Some(format!(", {} GiB of memory", kib.div_ceil(1 << 20)))
-        });
-        let system = first("/etc/os-release", "PRETTY_NAME").unwrap_or(env::consts::OS.to_owned());
         Ok(format!(
-            "# How fast it is\n\n\
-             `cargo lab bench --write` wrote this page on {}. RabbitMQ, MySQL and all programs\n\
-             ran on one machine, over loopback:\n\n\
-             - {cores} cores ({processor}){}, {system}\n\
-             - {}, Erlang/OTP {}; {}\n\
-             - {}; {}; Node.js {}\n\n\
-             All programs are compiled with `--release`. Every figure is the median of {ROUNDS}\n\
-             rounds. *Speedup* is the lesson's speed divided by the other's: 2 means twice as\n\
-             fast. In each round both sides are measured one after the other. The speedup is the\n\
-             median of the rounds' speedups.\n\n\
-             The machine also does other work, so each run gives other figures. Compare the\n\
-             speedups, not the figures.\n",
+            "Measured on {}, on {} cores ({}).\n\
+             RabbitMQ {} (Erlang/OTP {}), {},\n\
+             rustc {}, Python {}, Node.js {}.\n",
             output("date", &["-u", "+%F"]),
-            memory.unwrap_or_default(),
-            format_args!("RabbitMQ {}", overview["rabbitmq_version"].as_str().unwrap_or("?")),
+            thread::available_parallelism()?,
+            processor.unwrap_or(env::consts::ARCH).trim_matches([' ', '\t', ':']),
+            overview["rabbitmq_version"].as_str().unwrap_or("?"),
             overview["erlang_version"].as_str().unwrap_or("?"),
             self.database(),
-            output("rustc", &["--version"]),
-            output("python3", &["--version"]),
-            output("node", &["--version"]),
+            version("rustc"),
+            version("python3"),
+            version("node"),
         ))
     }
 

@@ -11,7 +11,7 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tokio::time::sleep;
 
-use crate::clients::{BATCH, MESSAGES as ORDERS, Peer, consume_here};
+use crate::clients::{Acks, BATCH, MESSAGES as ORDERS, Peer, consume_here};
 use crate::report::{Chart, Section, Table, median, number, quantile};
 use crate::{Bench, LIMIT, ROUNDS, program, rate, raw, round};
 
@@ -46,7 +46,7 @@ pub async fn orders(bench: &Bench) -> Result<Section> {
         let took = raw::publish(port, ("", "orders"), ORDERS, false)?;
         ready_made.push(rate(ORDERS, took));
         round(&task, number, "consuming without storing");
-        consume.push(consume_here(bench, ORDERS, BATCH).await?);
+        consume.push(consume_here(bench, ORDERS, Acks::Batches).await?);
         round(&task, number, "storing without consuming");
         store.push(store_only(&mut table).await?);
 

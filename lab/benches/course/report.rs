@@ -129,7 +129,14 @@ impl Chart {
             .y_label_formatter(&|value| number(*value))
             .draw()?;
         // colours that the colour-blind tell apart: https://jfly.uni-koeln.de/color/
-        let colours = [(0, 114, 178), (230, 159, 0), (0, 158, 115), (153, 153, 153)];
+        let colours = [
+            (0, 114, 178),
+            (230, 159, 0),
+            (0, 158, 115),
+            (204, 121, 167),
+            (213, 94, 0),
+            (153, 153, 153),
+        ];
         let count = self.series.len() as f64;
         for (index, (name, figures)) in self.series.iter().enumerate() {
             let (red, green, blue) = colours[index % colours.len()];
@@ -188,6 +195,24 @@ pub fn number(figure: f64) -> String {
         return format!("{figure:.1}");
     }
     crate::shared::thousands(figure.round() as u64)
+}
+
+/// BENCHMARKS.md with these sections instead of the old ones of the same title; charts are files in
+/// that folder.
+pub fn written(old: &str, new: &[Section], measured: &str, charts: &Path) -> Result<String> {
+    let mut parts: Vec<String> = old.split("\n## ").map(str::to_owned).collect();
+    for section in new {
+        let text = markdown(std::slice::from_ref(section), Some(charts))?;
+        let title = format!("\n## {}\n\n", section.title);
+        let text = text.replacen(&title, &format!("{title}{measured}\n"), 1);
+        let text = text.trim_start_matches("\n## ").to_owned();
+        let same = |part: &&mut String| part.lines().next() == Some(section.title);
+        match parts.iter_mut().skip(1).find(same) {
+            Some(part) => *part = text,
+            None => parts.push(text),
+        }
+    }
+    Ok(parts.join("\n## "))
 }
 
 /// The report in Markdown; its charts are files in `folder`, if there is one.

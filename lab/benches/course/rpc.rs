@@ -21,7 +21,9 @@ const PREFETCH: &str = "50";
 
 pub async fn rpc(bench: &Bench) -> Result<Section> {
     let task = bench.tasks.start("Measuring calls");
-    let sides = [None].into_iter().chain(bench.peers.iter().copied().map(Some));
+    let sides = [None]
+        .into_iter()
+        .chain(bench.peers.iter().copied().filter(|peer| peer.is_script()).map(Some));
     let sides: Vec<(Option<Peer>, String)> = sides
         .map(|peer| (peer, peer.map_or("`rpc-client`, `rpc-server`".to_owned(), |p| p.to_string())))
         .collect();

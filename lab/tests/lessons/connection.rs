@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use lab::progress::Tasks;
 use lab::servers::{Certificate, Service};
+use nix::sys::signal::Signal;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
 use crate::support::{
@@ -95,6 +96,10 @@ fn a_broker_that_comes_later() {
     let (said, status) = impatient.finish();
     assert_eq!(status.code(), Some(1));
     assert!(said[0].starts_with("Error: cannot connect to amqp://guest:***@"), "{said:?}");
+    let stopped = start("receive", "120");
+    says_why(&stopped, 120);
+    stopped.signal(Signal::SIGTERM);
+    assert_eq!(stopped.finish().1.code(), Some(0)); // and not: killed by the signal
 
     servers.instance.start(&[Service::Rabbitmq], &Tasks::quiet()).unwrap();
     // RabbitMQ 3.10 that has just started may meet an internal error.

@@ -15,7 +15,7 @@ use lab::servers::{Instance, Service};
 use lab::{lessons, root};
 use tempfile::TempDir;
 
-use crate::starter::{PROFILE, target};
+use crate::all_starters::{PROFILE, target};
 use crate::support::{Servers, Terminal, lab, shared};
 
 /// What a program is refused with.

@@ -4,9 +4,10 @@
 mod shared;
 mod support;
 
-// These two take long. The first in alphabetical order begins first.
+// These take long. The first in alphabetical order begin first.
 mod all_faults;
 mod all_readmes;
+mod all_starters;
 
 mod cluster;
 mod commands;
@@ -27,6 +28,5 @@ mod retries;
 mod routing;
 mod rpc;
 mod services;
-mod starter;
 mod streams;
 mod work_queues;

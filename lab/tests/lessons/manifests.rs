@@ -8,6 +8,8 @@ use lab::process::cargo;
 use lab::{lessons, package, root};
 use serde_json::Value;
 
+use crate::shared::speeds;
+
 fn output(arguments: &[&str]) -> String {
     let output = cargo().current_dir(root()).args(arguments).arg("--offline").output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -56,6 +58,17 @@ fn no_dependency_is_compiled_twice_on_the_way_through_the_course() {
     assert!(built.len() > 100, "only {} packages", built.len());
     let twice: Vec<_> = built.iter().filter(|(_, builds)| builds.len() > 1).collect();
     assert!(twice.is_empty(), "{twice:#?}");
+}
+
+/// The speeds on the front page are those that were measured.
+#[test]
+fn the_front_page_says_what_the_benchmarks_say() {
+    let [readme, benchmarks] =
+        ["README.md", "BENCHMARKS.md"].map(|page| fs::read_to_string(root().join(page)).unwrap());
+    assert_eq!(speeds::put(&readme, &benchmarks).unwrap(), readme);
+    let other = "| `send` | 12.4 | the same with pika (Python) | 150 | 11.98 |";
+    let row = "\n| `send`, from its start to its end | 11.98 |  |  |  |  |\n";
+    assert!(speeds::put(&readme, other).unwrap().contains(row));
 }
 
 /// 100 characters, as in the code: Markdown but for transcripts, tables and links, and comments.

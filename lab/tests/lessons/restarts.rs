@@ -109,7 +109,11 @@ async fn a_busy_receiver_outlives_a_killed_broker() {
         assert!(confirm.await.unwrap().is_ack());
     }
     client.close().await;
-    let receivers = ["receive", "receive-callback"].map(|name| Terminal::run(name, &NONE, &url));
+    let receivers = [
+        Terminal::run("receive", &NONE, &url),
+        Terminal::run("receive-callback", &NONE, &url),
+        Terminal::run("receive-until-idle", &["60"], &url),
+    ];
     let received = RefCell::new(vec![false; MESSAGES]);
     let take = |line: &str| {
         if let Some(number) = line.strip_prefix(" [x] Received ") {

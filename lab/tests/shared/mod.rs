@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each of them uses a part")]
 
+pub mod speeds;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
