@@ -76,7 +76,7 @@ async fn receive(
             let Some(next) = poll_once(consumer.next()).await else { break };
             delivery = next.context(Ended("hello"))??;
         }
-        // One acknowledgement for all that has come: `multiple` is this message and those before it.
+        // One acknowledgement for all that has come: `multiple` means this one and those before.
         delivery.ack(BasicAckOptions { multiple: true }).await?;
     }
     note!(" [*] No message for {idle:?}");

@@ -59,8 +59,8 @@ impl Peer {
         matches!(self, Self::Pika | Self::Amqplib)
     }
 
-    /// Its interpreter, or its program in `peers/rust`; installs what it needs, if that is not there
-    /// yet.
+    /// Its interpreter, or its program in `peers/rust`; installs what it needs, if that is not
+    /// there yet.
     pub fn command(self, bench: &Bench) -> Result<Command> {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
         match self {
