@@ -333,7 +333,8 @@ fn readers_and_producers_outlive_a_killed_broker() {
     if let Some(producer) = producer {
         producer.expect(LOST);
         producer.expect(AGAIN);
-        let (said, status) = producer.finish();
+        let (mut said, status) = producer.finish();
+        said.retain(|line| ![LOST, AGAIN].contains(&line.as_str())); // it may be lost once more
         assert_eq!((said.len(), status.code()), (2, Some(0)), "{said:#?}");
         assert!(said[0].starts_with(" [*] RabbitMQ has the first "), "{said:#?}");
         assert!(said[1].starts_with(" [x] Events confirmed: "), "{said:#?}");
