@@ -1,11 +1,14 @@
 //! What runs where, and what waits in the queues.
 
 use std::io::{IsTerminal, stdout};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use std::{env, thread};
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
+use signal_hook::{consts::SIGINT, flag};
 
 use crate::say;
 use crate::servers::management::Management;
@@ -44,15 +47,19 @@ pub fn status() -> Result<()> {
     Ok(())
 }
 
-/// The same again each second. On a terminal, in the place of the one before.
+/// The same again each second, until Ctrl-C. On a terminal, in the place of the one before.
 pub fn watch() -> Result<()> {
-    loop {
+    let stop = Arc::new(AtomicBool::new(false));
+    flag::register(SIGINT, Arc::clone(&stop))?;
+    while !stop.load(Ordering::Relaxed) {
         if stdout().is_terminal() {
             say!("\x1b[2J\x1b[HEach second; Ctrl-C ends it");
         }
-        status()?;
+        // Ctrl-C ends what we have started just then, too.
+        status().or_else(|error| stop.load(Ordering::Relaxed).then_some(()).ok_or(error))?;
         thread::sleep(Duration::from_secs(1));
     }
+    Ok(())
 }
 
 /// What there is to say of a server that cannot be used, and why, if that is known.
