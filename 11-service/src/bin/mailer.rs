@@ -95,7 +95,9 @@ async fn send_mails(
     let mut under_way = FuturesUnordered::new();
     loop {
         let mail = tokio::select! {
-            mail = consumer.next() => mail,
+            // RabbitMQ may send the next mail before our acknowledgement is known to be sent: it
+            // waits until all has been said of the one before.
+            mail = consumer.next(), if under_way.len() < args.at_once.into() => mail,
             Some(result) = under_way.next() => {
                 result?;
                 continue;
