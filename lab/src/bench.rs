@@ -15,5 +15,6 @@ pub enum Benchmark {
     Streams,
     Cluster,
     Faults,
+    Growth,
     Build,
 }

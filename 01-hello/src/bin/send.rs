@@ -72,6 +72,7 @@ async fn send(channel: &Channel, Args { words, routing_key }: Args) -> anyhow::R
             "{}: no queue has the name `{routing_key}`; the message came back",
             returned.reply_text
         ),
-        other => bail!("the broker did not take the message: {other:?}"),
+        // a negative confirm, `basic.nack`
+        _ => bail!("the broker did not take the message: a queue is full, or down. Try again"),
     }
 }

@@ -79,6 +79,6 @@ async fn publish(channel: &Channel, task: &str) -> anyhow::Result<()> {
         Confirmation::Ack(Some(returned)) => {
             bail!("{}: the queue `task_queue` is gone; the task came back", returned.reply_text)
         }
-        other => bail!("the broker did not take the task: {other:?}"),
+        _ => bail!("the broker did not take the task: a queue is full, or down. Try again"),
     }
 }

@@ -55,6 +55,6 @@ async fn emit(channel: &Channel, args: Args) -> anyhow::Result<()> {
     // The broker has handed the line to every queue that is bound: to none, if there is none.
     match confirm.await.context("no confirm came: the broker may not have the log line")? {
         Confirmation::Ack(_) => say!(" [x] Sent {line}"),
-        other => bail!("the broker did not take the log line: {other:?}"),
+        _ => bail!("the broker did not take the log line: a queue is full, or down. Try again"),
     }
 }

@@ -57,6 +57,6 @@ async fn emit(channel: &Channel, Args { severity, words }: Args) -> anyhow::Resu
 
     match confirm.await.context("no confirm came: the broker may not have the log line")? {
         Confirmation::Ack(_) => say!(" [x] Sent {severity}: {line}"),
-        other => bail!("the broker did not take the log line: {other:?}"),
+        _ => bail!("the broker did not take the log line: a queue is full, or down. Try again"),
     }
 }

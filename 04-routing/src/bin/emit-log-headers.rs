@@ -80,6 +80,6 @@ async fn emit(channel: &Channel, line: String, headers: FieldTable) -> anyhow::R
 
     match confirm.await.context("no confirm came: the broker may not have the log line")? {
         Confirmation::Ack(_) => say!(" [x] Sent {line}"),
-        other => bail!("the broker did not take the log line: {other:?}"),
+        _ => bail!("the broker did not take the log line: a queue is full, or down. Try again"),
     }
 }

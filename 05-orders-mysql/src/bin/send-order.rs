@@ -42,6 +42,6 @@ async fn send(channel: &Channel, args: Args) -> anyhow::Result<()> {
     let confirm = publish(channel, order.as_bytes(), properties).await?;
     match confirm.await.context("no confirm came: the broker may not have the order")? {
         Confirmation::Ack(None) => say!(" [x] Sent {order}"),
-        other => bail!("the broker did not take the order: {other:?}"),
+        _ => bail!("the broker did not take the order: a queue is full, or down. Try again"),
     }
 }

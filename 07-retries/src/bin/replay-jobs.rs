@@ -85,7 +85,9 @@ async fn publish(
         channel.basic_publish("".into(), "jobs".into(), mandatory, body, properties).await?;
     match confirm.await.context("no confirm came: the job is still parked, or in both queues")? {
         Confirmation::Ack(None) => Ok(()),
-        other => bail!("the broker did not take the job, so it is still parked: {other:?}"),
+        _ => bail!(
+            "the broker did not take the job, so it is still parked: a queue is full, or down"
+        ),
     }
 }
 

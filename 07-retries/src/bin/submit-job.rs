@@ -108,6 +108,6 @@ async fn publish(
         Confirmation::Ack(Some(returned)) => {
             bail!("{}: the queue `{queue}` is gone; the job came back", returned.reply_text)
         }
-        other => bail!("the broker did not take the job: {other:?}"),
+        _ => bail!("the broker did not take the job: a queue is full, or down. Try again"),
     }
 }

@@ -77,6 +77,6 @@ async fn publish(
         Confirmation::Ack(Some(returned)) => {
             bail!("{}: the queue `{queue}` is gone; the mail came back", returned.reply_text)
         }
-        other => bail!("the broker did not take the mail: {other:?}"),
+        _ => bail!("the broker did not take the mail: a queue is full, or down. Try again"),
     }
 }

@@ -6,6 +6,7 @@ mod build;
 mod clients;
 mod cluster;
 mod faults;
+mod growth;
 mod orders;
 mod queues;
 mod raw;
@@ -99,6 +100,7 @@ fn main() -> Result<()> {
                 Benchmark::Streams => streams::streams(&bench),
                 Benchmark::Cluster => cluster::cluster(&bench).await,
                 Benchmark::Faults => faults::faults(&bench),
+                Benchmark::Growth => growth::growth(&bench).await,
                 Benchmark::Build => build::build(&bench),
             }
         };

@@ -139,11 +139,11 @@ fn start(bench: &Bench, arguments: &[&str]) -> Result<Child> {
     bench.start(command)
 }
 
-/// Waits until that many orders are in the table. Each row has a higher `id` than those before it:
-/// only the new ones need to be counted.
-async fn wait_for_rows(table: &mut Conn, count: u64) -> Result<()> {
+/// Waits until that many orders are in the table, behind the row `last`. Each row has a higher `id`
+/// than those before it: only the new ones need to be counted.
+async fn wait_for_rows(table: &mut Conn, mut last: u64, count: u64) -> Result<()> {
     let begin = Instant::now();
-    let (mut rows, mut last) = (0, 0);
+    let mut rows = 0;
     while rows < count {
         let new = "SELECT COUNT(*), COALESCE(MAX(id), ?) FROM tb_order WHERE id > ?";
         // the table may not be there yet
@@ -166,7 +166,7 @@ async fn expect_rows(table: &mut Conn, count: u64) -> Result<()> {
 
 /// Runs `receive-orders` until all orders are stored: how long that takes, the start of the program
 /// included, and its peak memory in KiB, where /proc tells.
-async fn drain(
+pub async fn drain(
     bench: &Bench,
     table: &mut Conn,
     count: u64,
@@ -174,7 +174,7 @@ async fn drain(
 ) -> Result<(Duration, Option<f64>)> {
     let begin = Instant::now();
     let receiver = start(bench, arguments)?;
-    wait_for_rows(table, count).await?;
+    wait_for_rows(table, 0, count).await?;
     let took = begin.elapsed();
     let status = fs::read_to_string(format!("/proc/{}/status", receiver.id())).unwrap_or_default();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -186,8 +186,15 @@ async fn drain(
 
 /// How many orders a second MySQL stores when they do not come from a queue.
 async fn store_only(table: &mut Conn) -> Result<f64> {
-    let ids: Vec<String> = (0..ORDERS).map(|_| uuid::Uuid::now_v7().to_string()).collect();
-    let users: Vec<String> = (0..ORDERS).map(|number| format!("{number:032x}")).collect();
+    let took = fill(table, ORDERS).await?;
+    expect_rows(table, ORDERS).await?;
+    Ok(rate(ORDERS, took))
+}
+
+/// Inserts that many rows: how long that takes.
+async fn fill(table: &mut Conn, count: u64) -> Result<Duration> {
+    let ids: Vec<String> = (0..count).map(|_| uuid::Uuid::now_v7().to_string()).collect();
+    let users: Vec<String> = (0..count).map(|number| format!("{number:032x}")).collect();
     let values = vec!["(?, ?)"; BATCH as usize].join(", ");
     let statement = format!("INSERT INTO tb_order (user_id, message_id) VALUES {values}");
     let rows: Vec<&String> = users.iter().zip(&ids).flat_map(|(user, id)| [user, id]).collect();
@@ -195,8 +202,28 @@ async fn store_only(table: &mut Conn) -> Result<f64> {
     for batch in rows.chunks(2 * BATCH as usize) {
         table.exec_drop(&statement, batch.to_vec()).await?;
     }
+    Ok(begin.elapsed())
+}
+
+/// Inserts rows until there are that many; `count` is a multiple of [`ORDERS`].
+pub async fn fill_up(table: &mut Conn, there: &mut u64, count: u64) -> Result<()> {
+    while *there < count {
+        fill(table, ORDERS).await?;
+        *there += ORDERS;
+    }
+    Ok(())
+}
+
+/// Sends that many orders, and has them stored beside the rows that are there: how long the storing
+/// takes, the start of the program included.
+pub async fn store(bench: &Bench, table: &mut Conn) -> Result<f64> {
+    bench.lesson("request-orders", &[ORDERS.to_string()])?;
+    let last: Option<u64> = table.query_first("SELECT COALESCE(MAX(id), 0) FROM tb_order").await?;
+    let begin = Instant::now();
+    let receiver = start(bench, &[])?;
+    wait_for_rows(table, last.unwrap_or(0), ORDERS).await?;
     let rate = rate(ORDERS, begin.elapsed());
-    expect_rows(table, ORDERS).await?;
+    bench.stop(receiver)?;
     Ok(rate)
 }
 

@@ -109,12 +109,13 @@ impl Chart {
         let all = self.series.iter().flat_map(|(_, figures)| figures);
         let highest = all.fold(0.0, |highest: f64, figure| highest.max(*figure));
         let groups = self.groups.len() as i32;
+        let legend = 1.25_f64.max(1.0 + 0.1 * self.series.len() as f64); // its room, above the lines
         let mut chart = ChartBuilder::on(&area)
             .caption(self.title, ("sans-serif", 18))
             .margin(12)
             .x_label_area_size(40)
             .y_label_area_size(80)
-            .build_cartesian_2d((0..groups - 1).into_segmented(), 0.0..highest * 1.25)?;
+            .build_cartesian_2d((0..groups - 1).into_segmented(), 0.0..highest * legend)?;
         let label = |value: &SegmentValue<i32>| match value {
             SegmentValue::CenterOf(index) => self.groups.get(*index as usize).cloned(),
             _ => None,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lab::process::wait_until;
-use serde_json::Value;
+use serde_json::{Value, json};
 use ureq::Agent;
 
 use crate::report::{Section, Table, median, number, quantile};
@@ -22,57 +22,23 @@ const USERS: u64 = 10_000_000;
 
 pub fn services(bench: &Bench) -> Result<Section> {
     let task = bench.tasks.start("Measuring the services");
-    let ports = bench.instance.ports;
-    let admin = Service::start(bench, "admin", ports.admin)?;
-    let main = Service::start(bench, "main", ports.main)?;
-    wait_until(Duration::from_secs(60), || {
-        main.get("/api/products").is_ok_and(|products| products.as_array().map(Vec::len) == Some(3))
-    })?;
+    let services = Services::start(bench)?;
     let (mut rates, mut times) = (Vec::new(), Vec::new());
-    let likes = || -> Result<u64> {
-        let product = admin.get("/api/products/1")?;
-        product["likes"].as_u64().context("no likes")
-    };
     for number in 0..ROUNDS {
         round(&task, number, "likes");
-        let before = likes()?;
-        let left = AtomicU64::new(LIKES);
-        let start = Instant::now();
-        thread::scope(|scope| {
-            let clients: Vec<_> = (0..CLIENTS)
-                .map(|_| {
-                    scope.spawn(|| {
-                        while left
-                            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
-                                left.checked_sub(1)
-                            })
-                            .is_ok()
-                        {
-                            main.like()?;
-                        }
-                        Ok(())
-                    })
-                })
-                .collect();
-            clients.into_iter().try_for_each(|client| client.join().expect("a client panicked"))
-                as Result<()>
-        })?;
-        rates.push(rate(LIKES, start.elapsed()));
-        wait_until(LIMIT, || likes().is_ok_and(|likes| likes == before + LIKES))?;
-
+        rates.push(services.likes(LIKES)?);
         round(&task, number, "a like until admin counts it");
+        let before = services.counted()?;
         for number in 1..=SINGLE {
             let start = Instant::now();
-            main.like()?;
-            while likes()? < before + LIKES + number {
+            services.main.like()?;
+            while services.counted()? < before + number {
                 ensure!(start.elapsed() < LIMIT, "a like is not counted");
             }
             times.push(start.elapsed().as_secs_f64() * 1000.0);
         }
     }
-    for service in [main, admin] {
-        bench.stop(service.child)?;
-    }
+    services.stop(bench)?;
     task.done("Measured the services");
     let mut table = Table::new(&["lesson 6", "figure"]);
     let mut row = |what: &str, figure| table.row(vec![what.to_owned(), number(figure)]);
@@ -91,6 +57,79 @@ pub fn services(bench: &Bench) -> Result<Section> {
         tables: vec![table],
         chart: None,
     })
+}
+
+/// Both, with their first three products.
+pub struct Services {
+    admin: Service,
+    main: Service,
+}
+
+impl Services {
+    pub fn start(bench: &Bench) -> Result<Self> {
+        let ports = bench.instance.ports;
+        let admin = Service::start(bench, "admin", ports.admin)?;
+        let main = Service::start(bench, "main", ports.main)?;
+        let services = Self { admin, main };
+        services.have(3)?;
+        Ok(services)
+    }
+
+    /// Creates products until there are that many, and waits until `main` has them.
+    pub fn have(&self, count: usize) -> Result<()> {
+        let there = |service: &Service| -> Result<usize> {
+            Ok(service.get("/api/products")?.as_array().map_or(0, Vec::len))
+        };
+        let before = there(&self.admin)?;
+        for number in before..count {
+            let product =
+                json!({ "title": format!("Product {number}"), "image": "/images/sailboat.svg" });
+            let url = format!("{}/api/products", self.admin.address);
+            let answer = self
+                .admin
+                .agent
+                .post(url)
+                .content_type("application/json")
+                .send(product.to_string())?;
+            ensure!(answer.status() == 201, "POST: {}", answer.status());
+        }
+        wait_until(LIMIT, || there(&self.main).is_ok_and(|there| there == count.max(before)))
+    }
+
+    /// That many likes, from [`CLIENTS`] clients: how many a second are answered. Returns when
+    /// `admin` has counted them.
+    pub fn likes(&self, count: u64) -> Result<f64> {
+        let before = self.counted()?;
+        let left = AtomicU64::new(count);
+        let one_less =
+            || left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        let client = || -> Result<()> {
+            while one_less().is_ok() {
+                self.main.like()?;
+            }
+            Ok(())
+        };
+        let start = Instant::now();
+        thread::scope(|scope| {
+            let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(client)).collect();
+            clients.into_iter().try_for_each(|client| client.join().expect("a client panicked"))
+        })?;
+        let rate = rate(count, start.elapsed());
+        wait_until(LIMIT, || self.counted().is_ok_and(|likes| likes == before + count))?;
+        Ok(rate)
+    }
+
+    /// The likes of the first product that `admin` has counted.
+    fn counted(&self) -> Result<u64> {
+        self.admin.get("/api/products/1")?["likes"].as_u64().context("no likes")
+    }
+
+    pub fn stop(self, bench: &Bench) -> Result<()> {
+        for service in [self.main, self.admin] {
+            bench.stop(service.child)?;
+        }
+        Ok(())
+    }
 }
 
 struct Service {

@@ -259,7 +259,9 @@ fn a_leader_dies_and_nothing_is_lost() {
     // RabbitMQ 3.10 deletes the queue of the receiver that was connected to it. RabbitMQ 4.3 keeps
     // it, and refuses what goes there.
     logs.expect(crate::support::LOST);
-    let refused = "Error: the broker did not take the log line: Nack(None)".to_owned();
+    let refused =
+        "Error: the broker did not take the log line: a queue is full, or down. Try again"
+            .to_owned();
     let expected = match cluster.node(2).management().version().unwrap() < (4, 0) {
         true => (vec![" [x] Sent lost".to_owned()], Some(0)),
         false => (vec![refused], Some(1)),
