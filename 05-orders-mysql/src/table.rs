@@ -111,12 +111,12 @@ impl Table {
     /// password is in none of the errors.
     pub async fn open(url: &str) -> anyhow::Result<Self> {
         let opts = Opts::from_url(url).map_err(|_| anyhow!(MYSQL_FORM))?;
-        // An insert that changes nothing must count as nothing.
         // RabbitMQ's client reads this variable by itself, MySQL's does not.
         let ssl = opts.ssl_opts().cloned().map(|ssl| match env::var_os("SSL_CERT_FILE") {
             Some(file) => ssl.with_root_certs(vec![PathBuf::from(file).into()]),
             None => ssl,
         });
+        // An insert that changes nothing must count as nothing.
         let opts = OptsBuilder::from_opts(opts).client_found_rows(false).ssl_opts(ssl);
         let opts = Opts::from(opts);
         let server = format!("MySQL at {}:{}", opts.ip_or_hostname(), opts.tcp_port());
@@ -132,9 +132,9 @@ impl Table {
         })?;
         if shape != EXPECTED {
             bail!(
-                "{server}: the table `tb_order` in the database `{}` has other columns than this \
-                 program needs: {}. Rename it (RENAME TABLE tb_order TO tb_order_old) and start again: \
-                 then a new one is made",
+                "{server}: the table `tb_order` in the database `{}` does not have the columns and \
+                 unique keys that this program needs. It has: {}. Rename it (RENAME TABLE tb_order \
+                 TO tb_order_old) and start again: then a new one is made",
                 opts.db_name().unwrap_or_default(),
                 shape.join(", ")
             );

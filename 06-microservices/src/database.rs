@@ -45,7 +45,10 @@ impl From<Error> for Failure {
                 Self::Refused(error.message)
             }
             Error::Server(error) => Self::Away(Away { cause: error.message, answered: true }),
-            error => Self::Away(Away { cause: error.to_string(), answered: false }),
+            error => {
+                let cause = anyhow!(error).root_cause().to_string();
+                Self::Away(Away { cause, answered: false })
+            }
         }
     }
 }
@@ -69,12 +72,12 @@ impl Database {
     /// No server there, or it refuses us. The password is in none of the errors.
     pub async fn open(service: &str, tables: &[&str]) -> anyhow::Result<Self> {
         let opts = Opts::from_url(&mysql_url()?).map_err(|_| anyhow!(MYSQL_FORM))?;
-        // An insert that changes nothing must count as nothing: the inbox depends on it.
         // RabbitMQ's client reads this variable by itself, MySQL's does not.
         let ssl = opts.ssl_opts().cloned().map(|ssl| match env::var_os("SSL_CERT_FILE") {
             Some(file) => ssl.with_root_certs(vec![PathBuf::from(file).into()]),
             None => ssl,
         });
+        // An insert that changes nothing must count as nothing: the inbox depends on it.
         let opts = OptsBuilder::from_opts(opts).client_found_rows(false).ssl_opts(ssl);
         let opts = Opts::from(opts);
         let name = format!("{}_{service}", opts.db_name().unwrap_or("test"));
@@ -134,7 +137,7 @@ impl Database {
 
 /// Does something with MySQL, but does not wait for it for ever.
 pub async fn within<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let silent = || Failure::Away(Away { cause: "no answer".to_owned(), answered: false });
+    let silent = || Failure::Away(Away { cause: "it does not answer".to_owned(), answered: false });
     timeout(TIMEOUT, work).await.unwrap_or_else(|_| Err(silent()))
 }
 

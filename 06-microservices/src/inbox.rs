@@ -44,6 +44,8 @@ pub async fn consume(
     loop {
         let delivery = tokio::select! {
             delivery = consumer.next() => delivery,
+            // No nack, as other lessons have it: RabbitMQ 3.10 puts events that come back so behind
+            // later ones. What is under way counts as a failed delivery.
             () = stop.cancelled() => return Ok(()),
         };
         let event = delivery.context(Ended(queue))??;

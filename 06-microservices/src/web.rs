@@ -131,10 +131,7 @@ async fn from_our_pages(
     next: Next,
 ) -> Response {
     let mut response = match is_ours(request.headers(), &service.hosts) {
-        true => match whole(request).await {
-            Ok(request) => next.run(request).await,
-            Err(refusal) => refusal.into_response(),
-        },
+        true => limited(request, next).await,
         false => {
             let message = "this is for pages from here only; --host names another host".to_owned();
             Refusal(StatusCode::FORBIDDEN, message).into_response()
@@ -143,6 +140,14 @@ async fn from_our_pages(
     let content = HeaderValue::from_static(CONTENT);
     response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, content);
     response
+}
+
+/// Answers a request whose body is here.
+pub async fn limited(request: Request, next: Next) -> Response {
+    match whole(request).await {
+        Ok(request) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
+    }
 }
 
 /// The request with its body, which must not be large, nor take long.
@@ -224,8 +229,8 @@ pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// Answers requests until the service ends. Then it takes no more, and finishes those that are
-/// under way. `axum::serve` does that, too, but has no limits: who opens connections and says
-/// nothing could keep all others out.
+/// under way. `axum::serve` does that, too, but has no limits: a client that opens connections
+/// and says nothing could keep all others out.
 pub async fn serve(listener: TcpListener, router: Router, ending: CancellationToken) {
     let connections = Arc::new(Semaphore::new(CONNECTIONS as usize));
     let mut http = http1::Builder::new();

@@ -28,7 +28,7 @@ pub fn retry_queue(pause: u32) -> String {
 /// Declares `jobs`, a retry queue for each pause, and `jobs.parked`.
 pub async fn declare(channel: &Channel) -> anyhow::Result<()> {
     // Jobs stay in `jobs.parked` until a person takes them. To look at them counts as a failure of
-    // each (before RabbitMQ 4.3), and after 20 of them RabbitMQ 4.0 to 4.2 would drop a job. So
+    // each (before RabbitMQ 4.3), and at the 21st RabbitMQ 4.0 to 4.2 would drop a job. So
     // there is a limit that nobody reaches. (-1 means no limit to RabbitMQ 4, and to RabbitMQ 3
     // that a job is dropped the first time that it comes back.)
     let mut parked = quorum();

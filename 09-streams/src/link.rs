@@ -161,12 +161,13 @@ pub async fn supervise(
         }
         note!(" [!] Lost the connection to RabbitMQ. Reconnecting ...");
         link = loop {
+            let next = async {
+                backoff.wait().await;
+                Link::open(program, stream, false).await
+            };
             tokio::select! {
-                () = backoff.wait() => {}
+                next = next => if let Ok(link) = next { break link },
                 () = stop.cancelled() => return Ok(()),
-            }
-            if let Ok(link) = Link::open(program, stream, false).await {
-                break link;
             }
         };
         note!(" [!] Connected again");

@@ -51,10 +51,16 @@ impl Mail {
         // disk.
         let draft = folder.join(format!("{id}.{}.draft", Uuid::now_v7()));
         fs::create_dir_all(folder).await?;
-        let mut file = File::create_new(&draft).await?;
-        file.write_all(text.as_bytes()).await?;
-        file.sync_all().await?;
-        fs::rename(&draft, &path).await?;
+        let sent = async {
+            let mut file = File::create_new(&draft).await?;
+            file.write_all(text.as_bytes()).await?;
+            file.sync_all().await?;
+            fs::rename(&draft, &path).await
+        };
+        if let Err(error) = sent.await {
+            let _ = fs::remove_file(&draft).await; // the next attempt has another name
+            return Err(error);
+        }
         Ok(true)
     }
 }

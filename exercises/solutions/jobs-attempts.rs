@@ -1,7 +1,7 @@
 //! Hint: Read a number from a header of the job, add 1, and publish the job with the new number.
 //! The third time, publish it to `jobs.parked`.
 //!
-//! Why: a job that is published again is a new message: nothing counts its attempts but we. The
+//! Why: a job that is published again is a new message: nobody counts its attempts but us. The
 //! count travels in a header of ours.
 
 use anyhow::{Context, bail, ensure};

@@ -1,7 +1,7 @@
 //! Hint: Both receivers consume from one queue. Declare one without a name (`""`), exclusive:
 //! `queue.name()` is the name that the broker has given it.
 //!
-//! Why: consumers of one queue share its messages. Who is to have each of them needs a queue of its
+//! Why: consumers of one queue share its messages. A receiver of all of them needs a queue of its
 //! own: without a name from us, the broker makes one up.
 
 use anyhow::Context;

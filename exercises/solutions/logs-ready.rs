@@ -1,7 +1,7 @@
-//! Hint: In which line can the first message arrive? What says that it waits belongs behind it.
+//! Hint: In which line can the first message arrive? What says that it waits belongs after it.
 //!
-//! Why: what is published before the queue is bound goes to the other queues only. Who says that it
-//! is ready must have declared its queue and bound it.
+//! Why: what is published before the queue is bound goes to the other queues only. A program that
+//! says that it is ready must have declared its queue and bound it.
 
 use anyhow::Context;
 use common::{CancellationToken, printable, say, supervise};

@@ -46,10 +46,10 @@ async fn write_mails(connection: &Connection, stop: &CancellationToken) -> anyho
             headers.insert("traceparent".into(), trace.clone());
             properties = properties.with_headers(headers);
         }
-        let options = BasicPublishOptions::default();
+        let options = BasicPublishOptions { mandatory: true, ..Default::default() };
         let published =
             channel.basic_publish("".into(), "mails".into(), options, &order.data, properties);
-        ensure!(matches!(published.await?.await?, Confirmation::Ack(_)), "the mail is refused");
+        ensure!(matches!(published.await?.await?, Confirmation::Ack(None)), "the mail is refused");
         say!(" [x] Mail for {}", printable(&order.data))?;
         order.ack(BasicAckOptions::default()).await?;
     }

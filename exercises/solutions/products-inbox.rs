@@ -1,5 +1,5 @@
 //! Hint: Insert the message id into `inbox` first. If that changes no row (`affected_rows()`), the
-//! like was counted before. Both statements belong into one transaction.
+//! like was counted before. Both statements belong in one transaction.
 //!
 //! Why: to add 1 twice is not the same as once. The inbox remembers which events were applied. Its
 //! row is written in the transaction that applies the event: there are both, or neither.

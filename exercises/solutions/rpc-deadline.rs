@@ -1,7 +1,7 @@
 //! Hint: `tokio::time::timeout(duration, future)` ends the waiting.
 //!
-//! Why: nobody promises an answer: there may be no server, or it has died. Who asks must know when
-//! to give up.
+//! Why: nobody promises an answer: there may be no server, or it has died. Whoever asks must know
+//! when to give up.
 
 use std::env;
 use std::time::Duration;

@@ -8,6 +8,7 @@ use std::env;
 use std::time::Duration;
 
 use anyhow::bail;
+use common::answer::answered;
 use common::{note, once, say};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel, Confirmation};
@@ -31,7 +32,9 @@ async fn publish(channel: &Channel) -> anyhow::Result<()> {
                     BasicProperties::default().with_delivery_mode(2),
                 )
                 .await?;
-            match confirm.await? {
+            let confirmation = confirm.await?;
+            answered(); // a refusal is an answer, too: `once` lets us try for as long as it takes
+            match confirmation {
                 Confirmation::Ack(None) => break,
                 Confirmation::Nack(_) => note!(" [!] {message} is refused"),
                 other => bail!("there is no queue `steady`: {other:?}"),

@@ -1,4 +1,4 @@
-//! Lesson 3: ready is who gets what comes next
+//! Lesson 3: say that you are ready when you are
 //!
 //! This program receives what is published to the fanout exchange `logs`, and says `[x] Received
 //! ...`.

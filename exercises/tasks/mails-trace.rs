@@ -1,8 +1,8 @@
 //! Lesson 11: one trace through two queues
 //!
 //! This program takes orders from the queue `orders`, publishes a mail for each to the queue
-//! `mails`, and says `[x] Mail for ...`. Who searches for the trace of an order does not find its
-//! mail.
+//! `mails`, and says `[x] Mail for ...`. Whoever searches for the trace of an order does not find
+//! its mail.
 //!
 //! Wanted: an order that has the header `traceparent` has a mail with the same one. A mail for an
 //! order without a trace has none.
@@ -47,10 +47,10 @@ async fn write_mails(connection: &Connection, stop: &CancellationToken) -> anyho
         };
         let order = order.context(Ended("orders"))??;
         let properties = BasicProperties::default().with_delivery_mode(2);
-        let options = BasicPublishOptions::default();
+        let options = BasicPublishOptions { mandatory: true, ..Default::default() };
         let published =
             channel.basic_publish("".into(), "mails".into(), options, &order.data, properties);
-        ensure!(matches!(published.await?.await?, Confirmation::Ack(_)), "the mail is refused");
+        ensure!(matches!(published.await?.await?, Confirmation::Ack(None)), "the mail is refused");
         say!(" [x] Mail for {}", printable(&order.data))?;
         order.ack(BasicAckOptions::default()).await?;
     }

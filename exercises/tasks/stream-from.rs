@@ -1,4 +1,4 @@
-//! Lesson 9: who comes late
+//! Lesson 9: a reader that comes late
 //!
 //! This program reads the events of the stream `events`, and says `[x] Read ...` of each.
 //!

@@ -78,7 +78,11 @@ async fn receive(channel: &Channel, args: Args) -> anyhow::Result<()> {
             // RabbitMQ writes headers, too: into a dead letter, for instance, why it is one.
             for (name, value) in message.properties.headers().iter().flat_map(FieldTable::inner) {
                 if let AMQPValue::LongString(text) = value {
-                    say!("     {name}: {}", printable(text.as_bytes()))?;
+                    say!(
+                        "     {}: {}",
+                        printable(name.as_str().as_bytes()),
+                        printable(text.as_bytes())
+                    )?;
                 }
             }
             match args.answer {

@@ -67,8 +67,8 @@ async fn publish(channel: &Channel, task: &str) -> anyhow::Result<()> {
                 ..Default::default()
             },
             task.as_bytes(),
-            // Persistent: the task outlives it, too. A quorum queue stores every message on disk;
-            // for a classic queue it is this that makes the difference.
+            // Persistent: the task outlives a restart, too. A quorum queue stores every message on
+            // disk; a classic queue loses those that are not persistent.
             BasicProperties::default().with_delivery_mode(2),
         )
         .await?;

@@ -88,8 +88,9 @@ async fn do_tasks(
 
     loop {
         let task = tokio::select! {
-            task = consumer.next() => task,
+            biased; // after Ctrl-C no further task, even if one has come already
             () = stop.cancelled() => break,
+            task = consumer.next() => task,
         };
         let task = task.context(Ended("task_queue"))??;
         if !args.auto_ack && !task.acker.usable() {

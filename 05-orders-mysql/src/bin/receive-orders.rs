@@ -193,7 +193,6 @@ impl Receiver {
             // already.
             last.ack(BasicAckOptions { multiple: true }).await?;
         }
-        self.end = Instant::now();
         if self.begin.is_some_and(|begin| begin.elapsed() > BUSY) {
             self.show()?;
         }
@@ -214,6 +213,7 @@ impl Receiver {
                 }
                 Ok(new) => {
                     outage.end();
+                    self.end = Instant::now();
                     self.total.stored += new;
                     self.total.known += rows.len() as u64 - new;
                     self.last_user = last_user.escape_debug().to_string();

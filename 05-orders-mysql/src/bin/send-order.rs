@@ -42,6 +42,9 @@ async fn send(channel: &Channel, args: Args) -> anyhow::Result<()> {
     let confirm = publish(channel, order.as_bytes(), properties).await?;
     match confirm.await.context("no confirm came: the broker may not have the order")? {
         Confirmation::Ack(None) => say!(" [x] Sent {order}"),
+        Confirmation::Ack(Some(returned)) => {
+            bail!("{}: the queue `orders` is gone; the order came back", returned.reply_text)
+        }
         _ => bail!("the broker did not take the order: a queue is full, or down. Try again"),
     }
 }

@@ -42,7 +42,7 @@ struct Args {
     #[arg(long, env = "ADMIN_LISTEN", default_value = "127.0.0.1:8000")]
     listen: SocketAddr,
 
-    /// Answer requests to this host, too: what a server in front of us, or another one, calls us
+    /// Answer requests to this host, too, such as the public name of a reverse proxy
     #[arg(long = "host", value_name = "NAME")]
     hosts: Vec<String>,
 

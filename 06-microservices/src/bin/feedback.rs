@@ -2,7 +2,6 @@
 //!
 //!     cargo run -p microservices --bin feedback
 
-use std::mem;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,21 +9,25 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::from_fn;
 use axum::routing::post;
 use axum::{Json, Router};
 use clap::Parser;
 use common::{CancellationToken, note, supervise};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, Confirmation, Queue};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionStatus};
 use microservices::web::{self, Refusal};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 /// How long RabbitMQ may take to confirm. Nobody waits longer for a page.
 const DEADLINE: Duration = Duration::from_secs(2);
+
+/// How long to use a channel at least. A queue that is full refuses everything.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Take feedback over HTTP until Ctrl-C.
 #[derive(Parser)]
@@ -44,7 +47,7 @@ async fn main() {
 struct Broker {
     /// The channel of the connection that there is now, if there is one. Many tasks can use a
     /// channel at once; each clone is the same channel.
-    channel: watch::Receiver<Option<Channel>>,
+    channel: watch::Receiver<Option<(Channel, ConnectionStatus)>>,
     /// Something is wrong with the channel or the queue.
     wrong: Arc<Notify>,
 }
@@ -54,6 +57,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let wrong = Arc::new(Notify::new());
     let broker = Broker { channel, wrong: Arc::clone(&wrong) };
     let router = Router::new().route("/feedback", post(take)).with_state(broker);
+    let router = router.layer(from_fn(web::limited));
     let (ending, ended) = (CancellationToken::new(), CancellationToken::new());
     let serving = web::serve(web::listen(args.listen).await?, router, ending.clone());
     let server = tokio::spawn({
@@ -64,22 +68,19 @@ async fn run(args: Args) -> anyhow::Result<()> {
         }
     });
     let result = supervise(env!("CARGO_BIN_NAME"), async |connection, stop| {
-        let channel = connection.create_channel().await?;
-        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        let mut channel = open(connection).await?;
         let _gone = Gone(&now);
-        let mut said = false;
-        while !stop.is_cancelled() {
-            // Again, if somebody has deleted the queue. If the channel is closed, this is an error,
-            // and `supervise` connects again.
-            declare(&channel).await?;
-            now.send_replace(Some(channel.clone()));
-            if !mem::replace(&mut said, true) {
-                note!(" [*] Taking feedback. To exit press CTRL+C");
-            }
+        note!(" [*] Taking feedback. To exit press CTRL+C");
+        loop {
+            now.send_replace(Some((channel.clone(), connection.status().clone())));
             tokio::select! {
-                () = stop.cancelled() => {}
+                () = stop.cancelled() => break,
                 () = wrong.notified() => {}
             }
+            sleep(PAUSE).await;
+            // The queue is gone, or refuses. After an election in a cluster, RabbitMQ 3.10 may
+            // refuse for ever what comes over the old channel.
+            channel = open(connection).await?;
         }
         ending.cancel(); // take no new request, and let those under way finish
         ended.cancelled().await;
@@ -92,15 +93,19 @@ async fn run(args: Args) -> anyhow::Result<()> {
     result
 }
 
-async fn declare(channel: &Channel) -> lapin::Result<Queue> {
+/// A channel to publish over, to a queue that is there.
+async fn open(connection: &Connection) -> lapin::Result<Channel> {
+    let channel = connection.create_channel().await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
     let mut quorum = FieldTable::default();
     quorum.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
-    channel.queue_declare("feedback".into(), QueueDeclareOptions::durable(), quorum).await
+    channel.queue_declare("feedback".into(), QueueDeclareOptions::durable(), quorum).await?;
+    Ok(channel)
 }
 
 /// When a connection is lost, `supervise` drops what works with it. Then the handlers have no
 /// channel until there is a new one.
-struct Gone<'a>(&'a watch::Sender<Option<Channel>>);
+struct Gone<'a>(&'a watch::Sender<Option<(Channel, ConnectionStatus)>>);
 
 impl Drop for Gone<'_> {
     fn drop(&mut self) {
@@ -122,17 +127,33 @@ async fn take(
     let Json(feedback) = feedback?;
     let body = serde_json::to_vec(&feedback)
         .map_err(|error| Refusal(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()))?;
-    // Who asks again with the same key means the same feedback: a consumer can deduplicate by it.
-    let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok());
-    let key = key.filter(|key| (1..=100).contains(&key.len())).map(str::to_owned);
-    let id = key.unwrap_or_else(|| Uuid::now_v7().to_string());
+    // A client that asks again with the same key means the same feedback: a consumer can
+    // deduplicate by it.
+    let id = match headers.get("idempotency-key").map(|key| key.to_str()) {
+        None | Some(Ok("")) => Uuid::now_v7().to_string(),
+        Some(Ok(key)) if (1..=100).contains(&key.len()) => key.to_owned(),
+        Some(_) => {
+            let why = "idempotency-key: 1 to 100 characters of ASCII".to_owned();
+            return Err(Refusal(StatusCode::BAD_REQUEST, why));
+        }
+    };
 
     let away = || Refusal::unavailable("RabbitMQ");
-    let channel = broker.channel.borrow().clone();
-    let channel = channel.filter(|channel| channel.status().connected()).ok_or_else(away)?;
+    let unknown = || {
+        let why = "RabbitMQ has not confirmed it: it has the feedback, or not".to_owned();
+        Refusal(StatusCode::GATEWAY_TIMEOUT, why)
+    };
+    let (channel, connection) = broker.channel.borrow().clone().ok_or_else(away)?;
+    // Blocked: RabbitMQ has said that it takes nothing for now. It would wait in our memory.
+    if !channel.status().connected() || connection.blocked() {
+        return Err(away());
+    }
     match timeout(DEADLINE, publish(&channel, &id, &body)).await {
         Ok(Ok(Confirmation::Ack(None))) => Ok(StatusCode::ACCEPTED),
-        Ok(Ok(Confirmation::Nack(_))) => Err(Refusal::unavailable("the queue `feedback`")),
+        Ok(Ok(Confirmation::Nack(_))) => {
+            broker.wrong.notify_one();
+            Err(Refusal::unavailable("the queue `feedback`"))
+        }
         Ok(Ok(_)) => {
             note!(" [!] The queue `feedback` is gone. Declaring it again ...");
             broker.wrong.notify_one();
@@ -141,12 +162,9 @@ async fn take(
         Ok(Err(error)) => {
             note!(" [!] RabbitMQ: {error}");
             broker.wrong.notify_one();
-            Err(away())
+            Err(unknown())
         }
-        Err(_) => Err(Refusal(
-            StatusCode::GATEWAY_TIMEOUT,
-            "RabbitMQ has not answered in time: it has the feedback, or not".to_owned(),
-        )),
+        Err(_) => Err(unknown()),
     }
 }
 

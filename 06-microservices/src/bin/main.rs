@@ -37,7 +37,8 @@ const PRODUCTS: &str = "CREATE TABLE IF NOT EXISTS products (
 const LIKES: &str = "CREATE TABLE IF NOT EXISTS likes (
     user_id INT UNSIGNED NOT NULL,
     product_id INT UNSIGNED NOT NULL,
-    PRIMARY KEY (user_id, product_id)
+    PRIMARY KEY (user_id, product_id),
+    KEY (product_id)
 ) ENGINE = InnoDB";
 
 /// List products and take likes until Ctrl-C.
@@ -47,7 +48,7 @@ struct Args {
     #[arg(long, env = "MAIN_LISTEN", default_value = "127.0.0.1:8001")]
     listen: SocketAddr,
 
-    /// Answer requests to this host, too: what a server in front of us, or another one, calls us
+    /// Answer requests to this host, too, such as the public name of a reverse proxy
     #[arg(long = "host", value_name = "NAME")]
     hosts: Vec<String>,
 
@@ -60,7 +61,7 @@ struct Args {
     )]
     admin: String,
 
-    /// Ask admin for all products, if ours are gone
+    /// Ask admin to send all products again: for when ours are gone
     #[arg(long)]
     resync: bool,
 }

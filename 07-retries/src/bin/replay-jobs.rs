@@ -85,6 +85,9 @@ async fn publish(
         channel.basic_publish("".into(), "jobs".into(), mandatory, body, properties).await?;
     match confirm.await.context("no confirm came: the job is still parked, or in both queues")? {
         Confirmation::Ack(None) => Ok(()),
+        Confirmation::Ack(Some(returned)) => {
+            bail!("{}: the queue `jobs` is gone; the job is still parked", returned.reply_text)
+        }
         _ => bail!(
             "the broker did not take the job, so it is still parked: a queue is full, or down"
         ),

@@ -20,7 +20,7 @@ struct Args {
     #[arg(default_values = ["invoice"])]
     names: Vec<String>,
 
-    /// Each job fails so often, and then succeeds
+    /// Each job fails this many times, and then succeeds
     #[arg(long, value_name = "TIMES", group = "end")]
     fails: Option<u32>,
 
@@ -40,7 +40,7 @@ struct Args {
     #[arg(long, conflicts_with_all = ["end", "seconds"])]
     unreadable: bool,
 
-    /// Let each job wait so long in `jobs.wait` first, with an expiration of its own: a trap
+    /// First let each job wait this long in `jobs.wait`, with an expiration of its own: a trap
     // RabbitMQ counts milliseconds, in 32 bits.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=4_294_967))]
     wait: Option<u32>,

@@ -40,7 +40,7 @@ struct Args {
     #[arg(value_name = "NUMBER", default_value = "30", allow_negative_numbers = true)]
     numbers: Vec<String>,
 
-    /// Make so many calls, and say in the end how they went
+    /// Make this many calls, and say at the end how they went
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     calls: Option<u32>,
 

@@ -21,7 +21,7 @@ struct Args {
     #[arg(value_name = "EVENT", required_unless_present = "count")]
     events: Vec<String>,
 
-    /// Append so many events: `event 1`, `event 2`, and so on
+    /// Append this many events: `event 1`, `event 2`, and so on
     #[arg(long, value_name = "N", conflicts_with = "events")]
     count: Option<u64>,
 

@@ -10,7 +10,7 @@ use std::{fs, io};
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use common::{CancellationToken, Ended, note, prefetch, printable, say, supervise};
+use common::{CancellationToken, Ended, note, printable, say, supervise};
 use futures_util::StreamExt;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
@@ -26,16 +26,16 @@ struct Args {
     #[arg(long, value_name = "BEGIN", default_value = "first", value_parser = Begin::parse)]
     from: Begin,
 
-    /// Go on behind the offset in this file, and store it there
+    /// Go on at the offset in this file, and store the next one there
     #[arg(long, value_name = "FILE")]
     offset_file: Option<PathBuf>,
 
-    /// Store the offset after so many events
+    /// Store the offset after this many events
     #[arg(long, value_name = "N", default_value = "1000",
           value_parser = clap::value_parser!(u64).range(1..))]
     store_every: u64,
 
-    /// End after so many events
+    /// End after this many events
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
 
@@ -134,8 +134,9 @@ impl Reader {
     }
 
     async fn consume(&self, channel: &Channel, begin: Begin) -> anyhow::Result<Consumer> {
-        // A stream insists on a limit, and on acknowledgements.
-        channel.basic_qos(prefetch(self.args.prefetch), BasicQosOptions::default()).await?;
+        // A stream insists on a limit, and on acknowledgements. (`common::prefetch` would not help:
+        // an event that lapin cannot read stays in the stream, and nobody gets past it.)
+        channel.basic_qos(self.args.prefetch, BasicQosOptions::default()).await?;
         let mut arguments = FieldTable::default();
         arguments.insert("x-stream-offset".into(), begin.argument());
         let (stream, options) = (self.args.stream.name.as_str(), BasicConsumeOptions::default());
@@ -160,7 +161,8 @@ impl Reader {
     fn store(&mut self) -> anyhow::Result<()> {
         if let (Some(file), Begin::Offset(next)) = (&self.args.offset_file, self.begin) {
             // Another file, renamed: whoever kills us in the middle leaves one or the other.
-            let new = file.with_extension("new");
+            let mut new = file.clone().into_os_string();
+            new.push(".new");
             let stored = fs::write(&new, next.to_string()).and_then(|()| fs::rename(&new, file));
             stored.with_context(|| format!("cannot write {}", file.display()))?;
         }

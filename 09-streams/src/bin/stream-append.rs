@@ -19,7 +19,7 @@ const PUBLISHER: u8 = 1;
 /// Append events to a stream over the stream protocol.
 #[derive(Parser)]
 struct Args {
-    /// Append so many events: `event 1`, `event 2`, and so on
+    /// Append this many events: `event 1`, `event 2`, and so on
     #[arg(long, value_name = "N", default_value_t = 1)]
     count: u64,
 

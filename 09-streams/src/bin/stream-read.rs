@@ -26,16 +26,16 @@ struct Args {
     #[arg(long, value_name = "BEGIN", default_value = "first", value_parser = Begin::parse)]
     from: Begin,
 
-    /// Go on behind the offset that RabbitMQ has stored for this name, and store it there
+    /// Go on after the offset that RabbitMQ has stored for this name, and store it there
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
 
-    /// Store the offset after so many events
+    /// Store the offset after this many events
     #[arg(long, value_name = "N", default_value = "1000",
           value_parser = clap::value_parser!(u64).range(1..))]
     store_every: u64,
 
-    /// End after so many events
+    /// End after this many events
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
 
@@ -129,13 +129,13 @@ impl Reader<'_> {
         stop.is_cancelled() || self.args.count == Some(self.read)
     }
 
-    /// Begins behind the offset that RabbitMQ has stored for our name, if it has one.
+    /// Begins after the offset that RabbitMQ has stored for our name, if it has one.
     async fn go_on(&mut self, link: &Link) -> anyhow::Result<()> {
         if let Some(name) = &self.args.name {
             let stored = link.client.query_offset(name.clone(), &self.args.stream.name);
             match timeout(PATIENCE, stored).await.context(Lost)? {
                 Ok(offset) => {
-                    note!(" [*] Goes on behind offset {offset}");
+                    note!(" [*] Goes on after offset {offset}");
                     self.begin = Begin::Offset(offset + 1);
                 }
                 Err(ClientError::RequestError(ResponseCode::OffsetNotFound)) => {}

@@ -31,9 +31,9 @@ struct Args {
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rate: u32,
 
-    /// End after so many messages [default: at Ctrl-C]
-    #[arg(long, default_value_t = u64::MAX, hide_default_value = true)]
-    count: u64,
+    /// End after this many messages [default: at Ctrl-C]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
 
     /// Publish to a classic queue, which is on one node only
     #[arg(long)]
@@ -135,7 +135,8 @@ async fn publish_until_refused(
             let progress = progress.borrow();
             (progress.unconfirmed.len(), progress.published)
         };
-        let any_more = !again.is_empty() || (waiting < WINDOW && published < args.count);
+        let any_more =
+            !again.is_empty() || (waiting < WINDOW && published < args.count.unwrap_or(u64::MAX));
         let more = any_more && !refused && !stop.is_cancelled();
         if !more && confirms.is_empty() {
             break;

@@ -172,7 +172,9 @@ async fn handle(message: Delivery, args: &Args, tally: &Tally) -> anyhow::Result
             }
         }
     };
-    message.ack(BasicAckOptions::default()).await?;
+    if !message.ack(BasicAckOptions::default()).await? {
+        returned(); // the channel is gone: it comes again, and is known then
+    }
     tally.sent.update(|sent| sent + u32::from(new));
     say!(" [x] {} {to}", if new { "Sent the mail to" } else { "Sent already: the mail to" })
 }

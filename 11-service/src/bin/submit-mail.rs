@@ -21,6 +21,7 @@ struct Args {
     #[arg(default_values = ["ann@example.org"])]
     to: Vec<String>,
 
+    /// The subject of each mail
     #[arg(long, default_value = "Your order")]
     subject: String,
 

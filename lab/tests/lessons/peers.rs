@@ -231,7 +231,7 @@ fn streams() {
         lines("append-events", &["more", "marker 2"], &url);
         let tracked = ["--name", "consumer-1", "--count", "1"];
         let read = lines("stream-read", &tracked, &url);
-        assert_eq!(read[0], format!(" [*] Goes on behind offset {marker}"));
+        assert_eq!(read[0], format!(" [*] Goes on after offset {marker}"));
         assert!(read[2].ends_with(": more"), "{read:#?}");
         // And the other way round.
         let received = tracking();

@@ -709,6 +709,7 @@ async fn feedback_over_http() {
             });
         }
     });
+    assert_eq!(send(&nice(200), &"long".repeat(26)).0, 400);
     assert_eq!(send(&nice(200), "mine").0, 202);
     let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
@@ -742,7 +743,11 @@ async fn feedback_over_http() {
         assert!(begin.elapsed() < LIMIT);
         answer = send(&nice(2), "");
     }
+    // it has not said so yet
     assert_eq!(answer.0, 504);
+    let begin = Instant::now();
+    assert_eq!(send(&nice(2), "").0, 503);
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
     rabbitmqctl(&servers.instance, &["set_vm_memory_high_watermark", "0.4"]);
     wait_until(LIMIT, || send(&nice(3), "").0 == 202).unwrap();
 

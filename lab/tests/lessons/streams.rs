@@ -389,7 +389,7 @@ fn a_killed_reader_goes_on_behind_the_offset_that_rabbitmq_has() {
         return;
     }
     let url = vhost("streams_tracked");
-    let says = [" [*] Goes on behind offset 9", " [*] Goes on behind offset 11"];
+    let says = [" [*] Goes on after offset 9", " [*] Goes on after offset 11"];
     a_killed_reader_goes_on("stream-read", &["--name", "consumer-1"], &url, says);
     let other = read("stream-read", &["--name", "other", "--count", "1"], &url);
     assert_eq!(other, (vec![(0, "event 1".to_owned())], vec![WAITING.to_owned()]));

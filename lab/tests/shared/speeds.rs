@@ -17,7 +17,7 @@ const ROWS: [(&str, &str); 5] = [
     ("publish, wait for each confirm", "as in `send`: one at a time"),
     ("consume, one acknowledgement for 500", "as in `receive-orders`: 500 per ack"),
     (
-        "consume, one for all that has come; theirs: for each",
+        "consume, one for all that has come; the others: for each",
         "as in `receive-until-idle`: what has come per ack",
     ),
 ];
