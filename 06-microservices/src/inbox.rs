@@ -44,8 +44,8 @@ pub async fn consume(
     loop {
         let delivery = tokio::select! {
             delivery = consumer.next() => delivery,
-            // No nack, as other lessons have it: RabbitMQ 3.10 puts events that come back so behind
-            // later ones. What is under way counts as a failed delivery.
+            // What is under way comes back when the connection closes. No nack: RabbitMQ 3.10 would
+            // put these events behind later ones.
             () = stop.cancelled() => return Ok(()),
         };
         let event = delivery.context(Ended(queue))??;

@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::sync::{Mutex, MutexGuard};
 
-use crate::peers::pika;
+use crate::peers::{pika, publish_unreadable};
 use crate::support::{
     AGAIN, Client, LIMIT, LOST, NONE, Servers, Terminal, WAITING, breakable, database, lines,
     output, program, rabbitmqctl, shared, vhost, wait_for_messages,
@@ -250,14 +250,7 @@ async fn a_message_that_cannot_be_read_takes_no_others_with_it() {
     stop(receiver(), " [*] Orders stored: 0 (in the table already: 0), dead: 0");
     let limit = r#"{"delivery-limit": 3}"#;
     rabbitmqctl(shared(), &["set_policy", "-p", "unreadable", "limit", "^orders$", limit]);
-    let bad = "import os, pika
-connection = pika.BlockingConnection(pika.URLParameters(os.environ['AMQP_URL']))
-bad = pika.BasicProperties(type=b'\\xff', message_id='bad', delivery_mode=2)
-channel = connection.channel()
-channel.confirm_delivery()
-channel.basic_publish('', 'orders', b'bad', bad)
-connection.close()";
-    assert!(pika(&["-c", bad], &url).finish().1.success());
+    publish_unreadable("orders", &url);
     lines("request-orders", &["50"], &url);
     let receiver = receiver();
     let dead = Client::of_dead_orders(&url).await;

@@ -10,6 +10,18 @@ use lab::root;
 use crate::shared::python;
 use crate::support::{Client, NONE, Terminal, WAITING, lines, shared, vhost};
 
+/// Publishes a message that lapin cannot read: its type is not UTF-8.
+pub fn publish_unreadable(queue: &str, url: &str) {
+    let program = "import os, pika, sys
+connection = pika.BlockingConnection(pika.URLParameters(os.environ['AMQP_URL']))
+bad = pika.BasicProperties(type=b'\\xff', message_id='bad', delivery_mode=2)
+channel = connection.channel()
+channel.confirm_delivery()
+channel.basic_publish('', sys.argv[1], b'bad', bad)
+connection.close()";
+    assert!(pika(&["-c", program, queue], url).finish().1.success());
+}
+
 /// Python with pika.
 pub fn pika(arguments: &[&str], url: &str) -> Terminal {
     static INSTALLING: Mutex<()> = Mutex::new(());

@@ -16,6 +16,7 @@ use lapin::{Channel, Connection, ConnectionProperties, Consumer};
 use nix::sys::signal::Signal;
 use tokio::time::timeout;
 
+use crate::peers::publish_unreadable;
 use crate::support::{
     AGAIN, LIMIT, LOST, NONE, Servers, Terminal, lines, output, rabbitmqctl, shared, stream_url,
     vhost,
@@ -481,6 +482,20 @@ fn a_paused_broker_is_noticed_over_the_stream_protocol() {
     assert_eq!(said[..2], [AGAIN, WAITING]);
     assert_eq!(said[said.len() - 2].split(": ").nth(1), Some("event 500"));
     assert!(said.last().unwrap().starts_with(" [*] Events read: 500; "), "{said:#?}");
+}
+
+/// It stays in the stream, so a reader that comes to it cannot get past it: it ends with an error.
+#[test]
+fn an_event_that_cannot_be_read() {
+    let url = vhost("streams_unreadable");
+    append(&["zero"], &url);
+    publish_unreadable("hello-rust-stream", &url);
+    append(&["two"], &url);
+    let (said, code) = output("read-events", &NONE, &url);
+    assert_eq!(code, Some(1), "{said:#?}");
+    assert!(said.last().unwrap().starts_with("Error: "), "{said:#?}");
+    let (events, _) = read("read-events", &["--from", "2", "--count", "1"], &url);
+    assert_eq!(events, [(2, "two".to_owned())]);
 }
 
 /// It is not made anew behind the back of those who use it.
