@@ -91,11 +91,14 @@ pub fn pause(server: Server, pause: bool) -> Result<()> {
 
 /// Deletes all queues, exchanges, policies and tables, so that a page can be followed again.
 pub fn reset() -> Result<()> {
-    let (ours, service) = ours_running(Server::All(Service::Rabbitmq))?;
-    let management = ours.management();
-    management.delete("vhosts/%2F")?;
-    management.put("vhosts/%2F")?; // who creates it may do everything in it
-    say!("{}: deleted all queues, exchanges and policies", service.name());
+    let ours = ours().filter(|ours| Service::ALL.iter().any(|&service| ours.is_running(service)));
+    let ours = ours.with_context(|| none("server"))?;
+    if ours.is_running(Service::Rabbitmq) {
+        let management = ours.management();
+        management.delete("vhosts/%2F")?;
+        management.put("vhosts/%2F")?; // who creates it may do everything in it
+        say!("{}: deleted all queues, exchanges and policies", Service::Rabbitmq.name());
+    }
     if ours.is_running(Service::Mysql) {
         let url = Url::parse(&ours.mysql_url()).context("no address of MySQL")?;
         let client = ours.mysql(&url).context("there is no client of MySQL on this machine")?;

@@ -142,6 +142,7 @@ set -e
 policy=/usr/sbin/policy-rc.d
 if ! [ -e $policy ]; then
     trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    trap 'exit 1' HUP INT QUIT TERM # dash would not come to its EXIT
     printf '#!/bin/sh\nexit 101\n' > $policy
     chmod 755 $policy
 fi
@@ -150,6 +151,6 @@ for unit in rabbitmq-server.service mariadb.service epmd.socket; do
     systemctl cat $unit > /dev/null 2>&1 || new="$new $unit"
 done
 apt-get update -q
-DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@"
+DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends --no-remove "$@"
 [ -z "$new" ] || systemctl disable $new > /dev/null 2>&1 || true
 "#;

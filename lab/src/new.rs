@@ -157,7 +157,13 @@ fn make(draft: &Path, lesson: &Path, starter: &Starter, name: &str) -> Result<()
         write(&draft.join(file), &text)?;
     }
     // Another name may belong to another place among the imports.
-    let _ = cargo().current_dir(draft).args(["fmt", "--all"]).output();
+    let output = cargo().current_dir(draft).args(["fmt", "--all"]).output();
+    let output = output.context("cannot start cargo")?;
+    ensure!(
+        output.status.success(),
+        "cargo cannot format it; is rustfmt there? (rustup component add rustfmt) {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
     // The same versions, without what this package does not need.
     write(&draft.join("Cargo.lock"), &read(&root().join("Cargo.lock"))?)?;
     let mut update = cargo();
@@ -276,8 +282,20 @@ fn readme(draft: &Path, starter: &Starter, name: &str) -> Result<String> {
         manifest.split_once("description = \"").and_then(|(_, rest)| rest.split_once('"'));
     let description = description.map_or("", |(description, _)| description);
     let mysql = starter.mysql;
-    let variable =
-        "| `MYSQL_URL` | `mysql://guest:guest@localhost:3306/test` | MySQL or MariaDB |\n";
+    let streams = starter.number == "09";
+    let variables = match mysql {
+        true => "| `MYSQL_URL` | `mysql://guest:guest@localhost:3306/test` | MySQL or MariaDB |\n",
+        false if streams => {
+            "| `STREAM_URL` | `rabbitmq-stream://guest:guest@localhost:5552/%2f` | the same RabbitMQ, \
+             for the programs that speak the stream protocol |\n"
+        }
+        false => "",
+    };
+    // Each reader of a stream would read all of it, and share one file for the offset.
+    let scale = match streams {
+        true => String::new(),
+        false => format!(" --scale {}=2", starter.services[0].program),
+    };
     let mut text = read(&new.join("README.md"))?;
     for (mark, value) in [
         ("{name}", name),
@@ -286,9 +304,9 @@ fn readme(draft: &Path, starter: &Starter, name: &str) -> Result<String> {
         ("{servers}", if mysql { "RabbitMQ and MySQL" } else { "RabbitMQ" }),
         ("{services}", if mysql { "rabbitmq mysql" } else { "rabbitmq" }),
         ("{run}", &read(&new.join(format!("run/{}.md", starter.number)))?),
-        ("{variables}", if mysql { variable } else { "" }),
+        ("{variables}", variables),
         ("{mysql_url}", if mysql { " and `MYSQL_URL`" } else { "" }),
-        ("{scale}", &format!(" --scale {}=2", starter.services[0].program)),
+        ("{scale}", &scale),
         ("{main}", starter.services[0].program),
     ] {
         text = text.replace(mark, value);

@@ -68,6 +68,7 @@ impl Group {
     /// Ends the group with the signal, or with SIGKILL if it is still there after `limit`.
     pub fn end(&self, signal: Signal, limit: Duration) -> Result<()> {
         self.signal(signal);
+        self.signal(Signal::SIGCONT); // what stands still would not hear it
         if wait_until(limit, || !self.is_alive()).is_err() {
             self.signal(Signal::SIGKILL);
             wait_until(Duration::from_secs(10), || !self.is_alive())
@@ -89,6 +90,7 @@ fn started(id: i32) -> Option<String> {
     } else {
         let ps = Command::new("ps")
             .args(["-o", "lstart=,stat=", "-p", &id.to_string()])
+            .envs([("LC_ALL", "C"), ("TZ", "UTC")]) // the same words whoever asks
             .output()
             .ok()?;
         let line = String::from_utf8(ps.stdout).ok()?;

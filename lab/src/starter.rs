@@ -54,7 +54,7 @@ pub(crate) const STARTERS: [Starter; 11] = [
     ),
     starter("07", false, &[container("run-jobs", &[])]),
     starter("08", false, &[container("rpc-server", &[])]),
-    starter("09", false, &[container("read-events", &[])]),
+    starter("09", false, &[container("read-events", &["--offset-file", "/data/reader.offset"])]),
     starter("10", false, &[container("publish-steadily", &[]), container("count-steadily", &[])]),
     starter("11", false, &[container("mailer", &["--folder", "/data/mails"])]),
 ];
@@ -90,7 +90,11 @@ pub(crate) fn compose(starter: &Starter, name: &str) -> Result<String> {
         services += "      #mysql mysql: { condition: service_healthy }\n";
         services += "    init: true # passes SIGTERM on to a program that has no handler yet\n";
         services += READY;
-        services += "    restart: unless-stopped\n    stop_grace_period: 30s\n\n";
+        services += "    restart: unless-stopped\n    stop_grace_period: 30s\n";
+        services +=
+            "    # Docker keeps all logs, if it is not told how many: until the disk is full.\n";
+        services +=
+            "    logging: { driver: json-file, options: { max-size: 20m, max-file: \"5\" } }\n\n";
     }
     let template = read(&root().join("lab/new/compose.yaml"))?;
     let text = template.replace("{services}\n", &services);

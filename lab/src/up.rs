@@ -13,7 +13,7 @@ use crate::progress::Tasks;
 use crate::root;
 use crate::say;
 use crate::servers::probe::{self, Answer};
-use crate::servers::{Backend, Instance, NODES, Ports, Service};
+use crate::servers::{Backend, Instance, NODES, Ports, SERVERS, Service};
 use crate::url::Url;
 
 /// Where a service is to be looked for.
@@ -93,11 +93,20 @@ impl Place {
                  Set {variable}={form} to what it accepts. With Docker that is the user of the first \
                  start, which the volume keeps until `docker compose down --volumes`"
             ),
-            Answer::Other(what) => bail!(
-                "port {} is taken, but not by {kind} ({what}). \
-                 Stop what listens there, or start {kind} elsewhere and set {variable}={form}",
-                self.url.port
-            ),
+            Answer::Other(what) => {
+                if let Some(ours) = ours_at(self.service, &self.url) {
+                    let name = ours.name(self.service);
+                    bail!(
+                        "{name} at {address} does not answer ({what}). If it is paused, \
+                         `cargo lab resume {name}` lets it go on"
+                    );
+                }
+                bail!(
+                    "port {} is taken, but not by {kind} ({what}). \
+                     Stop what listens there, or start {kind} elsewhere and set {variable}={form}",
+                    self.url.port
+                )
+            }
         }
     }
 }
@@ -149,6 +158,7 @@ pub fn up(nodes: Option<usize>, tasks: &Tasks) -> Result<()> {
     if !missing.is_empty() {
         let backend = match running {
             Some(ours) => ours.backend,
+            None if env::var_os(SERVERS).is_some() => Backend::choose(tasks)?,
             None => Backend::docker_or_local(tasks),
         };
         if backend == Backend::Local {

@@ -38,8 +38,10 @@ impl Logs {
         let json = self.log_format == LogFormat::Json;
         let usual = if json { LevelFilter::INFO } else { LevelFilter::OFF };
         let filter = match std::env::var("RUST_LOG") {
-            Ok(text) => text.parse().context("RUST_LOG must look like info,lapin=debug")?,
-            Err(_) => Targets::new().with_default(usual).with_target("lapin", LevelFilter::OFF),
+            Ok(text) if !text.is_empty() => {
+                text.parse().context("RUST_LOG must look like info,lapin=debug")?
+            }
+            _ => Targets::new().with_default(usual).with_target("lapin", LevelFilter::OFF),
         };
         // Spans get the ids of a trace. Nothing is sent anywhere: an exporter for OpenTelemetry's
         // collector would be named here.

@@ -154,7 +154,8 @@ impl Instance {
     pub fn start(&self, services: &[Service], tasks: &Tasks) -> Result<()> {
         self.save()?;
         // Two `docker compose up` side by side would create the project's network twice.
-        if self.backend == Backend::Docker {
+        // Without names it would start all that there are.
+        if self.backend == Backend::Docker && !services.is_empty() {
             docker::up(self, services, tasks)?;
         }
         if self.backend == Backend::Local && services.contains(&Service::Rabbitmq) {
@@ -163,6 +164,11 @@ impl Instance {
         self.side_by_side(services, |part, service| {
             let task = tasks.start(format!("Starting {}", part.title(service)));
             if self.backend == Backend::Local && !part.is_running(service) {
+                let free = || part.probe(service) == Answer::Nothing;
+                wait_until(Duration::from_secs(3), free).with_context(|| {
+                    let (name, port) = (part.name(service), part.port(service));
+                    format!("{name} needs the port {port}, where something else listens: stop that")
+                })?;
                 match service {
                     Service::Rabbitmq => part.start_rabbitmq()?,
                     Service::Mysql => part.start_mysql(&task)?,
@@ -248,10 +254,11 @@ impl Instance {
         }
         if let Some(group) = self.group(service) {
             group.end(if kill { Signal::SIGKILL } else { Signal::SIGTERM }, STOP_LIMIT)?;
-        }
-        // The group's leader is a shell, and its child the broker.
-        if service == Service::Rabbitmq {
-            wait_until(STOP_LIMIT, || self.probe(service) == Answer::Nothing)?;
+            // The group's leader is a shell, and its child the broker.
+            if service == Service::Rabbitmq {
+                wait_until(STOP_LIMIT, || self.probe(service) == Answer::Nothing)
+                    .with_context(|| format!("{} still answers", self.name(service)))?;
+            }
         }
         Ok(())
     }

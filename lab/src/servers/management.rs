@@ -1,5 +1,7 @@
 //! RabbitMQ's management plugin: <https://www.rabbitmq.com/docs/http-api-reference>.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use serde_json::Value;
@@ -59,7 +61,13 @@ impl Management {
     }
 }
 
-/// It asks nobody else's proxy for what is on this machine, whatever `HTTP_PROXY` says.
+/// It asks nobody else's proxy for what is on this machine, whatever `HTTP_PROXY` says. It does not
+/// wait for ever.
 fn agent() -> Agent {
-    Agent::config_builder().proxy(None).build().into()
+    Agent::config_builder()
+        .proxy(None)
+        .timeout_connect(Some(Duration::from_secs(3)))
+        .timeout_global(Some(Duration::from_secs(120)))
+        .build()
+        .into()
 }

@@ -52,8 +52,8 @@ impl Instance {
                     return true;
                 }
             }
-            let page = service == Service::Mysql || self.management().get("overview").is_ok();
-            name.is_ok() && page
+            let page = || service == Service::Mysql || self.management().get("overview").is_ok();
+            name.is_ok() && page()
         });
         name.and_then(|name| up.map(|()| name)).with_context(|| {
             let log = self.log(service);

@@ -164,7 +164,8 @@ fn are_services(project: &Path, target: &Path, servers: &Instance) {
     let [admin, main, feedback] = free_addresses();
     let mut services = Vec::new();
     for command in commands {
-        let mut words: Vec<String> = serde_json::from_str(command).unwrap();
+        let command = command.replace("/data", target.to_str().unwrap()); // a folder that is there
+        let mut words: Vec<String> = serde_json::from_str(&command).unwrap();
         let mut service = Command::new(target.join("debug").join(words.remove(0)));
         if !words.contains(&"--listen".to_owned()) {
             service.args(words);
