@@ -194,6 +194,7 @@ impl Containers {
         for port in ["RABBITMQ_PORT", "RABBITMQ_MANAGEMENT_PORT", "RABBITMQ_STREAM_PORT", "MYSQL_PORT"] {
             docker.env(port, "0"); // any that is free
         }
+        docker.env("SERVERS_RESTART", "no"); // what a killed test leaves behind ends with Docker
         let output = docker.output().map_err(|error| error.to_string())?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
         match output.status.success() {

@@ -106,7 +106,7 @@ fn queues() -> Result<Option<Vec<Queue>>> {
         // The figures of the management page are a few seconds old.
         let Url { scheme, host, user, password, path, .. } = place.url;
         if scheme == "amqps" {
-            say!("No list of queues: the lab does not speak TLS, and sends no password without it");
+            say!("No list of queues: AMQP_URL asks for TLS (amqps), which the lab does not speak");
             return Ok(None);
         }
         let port = match env::var(MANAGEMENT_PORT) {

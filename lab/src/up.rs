@@ -97,7 +97,7 @@ impl Place {
                 if let Some(ours) = ours_at(self.service, &self.url) {
                     let name = ours.name(self.service);
                     bail!(
-                        "{name} at {address} does not answer ({what}). If it is paused, \
+                        "{name} at {address} runs, but cannot be used: {what}. If it is paused, \
                          `cargo lab resume {name}` lets it go on"
                     );
                 }

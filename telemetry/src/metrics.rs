@@ -16,7 +16,7 @@ pub enum Outcome {
     done,
     /// The work has failed; the program has put the message aside, or somewhere to wait.
     failed,
-    /// Nothing has become of it: it goes back to its queue.
+    /// It goes back to its queue: it is not done, or RabbitMQ could not be told that it is.
     returned,
 }
 

@@ -80,7 +80,16 @@ async fn run(args: Args) -> anyhow::Result<()> {
             sleep(PAUSE).await;
             // The queue is gone, or refuses. After an election in a cluster, RabbitMQ 3.10 may
             // refuse for ever what comes over the old channel.
-            channel = open(connection).await?;
+            match open(connection).await {
+                Ok(new) => channel = new,
+                // Not now: the queue is down, for instance. Until then the handlers answer 503.
+                Err(error) if connection.status().connected() => {
+                    note!(" [!] RabbitMQ: {error}");
+                    sleep(10 * PAUSE).await;
+                    wrong.notify_one();
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         ending.cancel(); // take no new request, and let those under way finish
         ended.cancelled().await;

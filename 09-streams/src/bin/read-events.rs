@@ -135,7 +135,7 @@ impl Reader {
 
     async fn consume(&self, channel: &Channel, begin: Begin) -> anyhow::Result<Consumer> {
         // A stream insists on a limit, and on acknowledgements. (`common::prefetch` would not help:
-        // an event that lapin cannot read stays in the stream, and nobody gets past it.)
+        // an event that lapin cannot read stays in the stream. Only `--from` leads past it.)
         channel.basic_qos(self.args.prefetch, BasicQosOptions::default()).await?;
         let mut arguments = FieldTable::default();
         arguments.insert("x-stream-offset".into(), begin.argument());

@@ -95,9 +95,7 @@ async fn send_mails(
     let mut under_way = FuturesUnordered::new();
     loop {
         let mail = tokio::select! {
-            // RabbitMQ may send the next mail before our acknowledgement is known to be sent: it
-            // waits until all has been said of the one before.
-            mail = consumer.next(), if under_way.len() < args.at_once.into() => mail,
+            mail = consumer.next() => mail,
             Some(result) = under_way.next() => {
                 result?;
                 continue;
@@ -172,11 +170,13 @@ async fn handle(message: Delivery, args: &Args, tally: &Tally) -> anyhow::Result
             }
         }
     };
+    tally.sent.update(|sent| sent + u32::from(new));
+    // Said first: RabbitMQ may send the next mail before we know that it has this acknowledgement.
+    say!(" [x] {} {to}", if new { "Sent the mail to" } else { "Sent already: the mail to" })?;
     if !message.ack(BasicAckOptions::default()).await? {
         returned(); // the channel is gone: it comes again, and is known then
     }
-    tally.sent.update(|sent| sent + u32::from(new));
-    say!(" [x] {} {to}", if new { "Sent the mail to" } else { "Sent already: the mail to" })
+    Ok(())
 }
 
 /// The mail in a message, and its id.

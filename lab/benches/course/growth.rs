@@ -93,8 +93,8 @@ the speed with so much of it, divided by the speed with the least. Where it bend
 - *Rows*: the id of an order begins with the time, so a new row goes to the end of the index, which
   is in MySQL's memory; the rest of the index need not be.
 - *Jobs waiting*: nobody looks at a job in a retry queue until its time has come: no bend.
-- *Events*: from the start of `read-events` to its first line. RabbitMQ looks the offset up in the
-  index of one file of the stream: no bend.
+- *Events*: from the start of `read-events` to its first line, 20 times. RabbitMQ looks the offset
+  up in the index of one file of the stream: no bend.
 - *Queues*: `cargo lab status` starts `rabbitmqctl`, which takes most of the time; then RabbitMQ
   counts each queue. (These are classic queues.)";
 
