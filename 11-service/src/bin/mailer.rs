@@ -170,13 +170,11 @@ async fn handle(message: Delivery, args: &Args, tally: &Tally) -> anyhow::Result
             }
         }
     };
-    tally.sent.update(|sent| sent + u32::from(new));
-    // Said first: RabbitMQ may send the next mail before we know that it has this acknowledgement.
-    say!(" [x] {} {to}", if new { "Sent the mail to" } else { "Sent already: the mail to" })?;
     if !message.ack(BasicAckOptions::default()).await? {
         returned(); // the channel is gone: it comes again, and is known then
     }
-    Ok(())
+    tally.sent.update(|sent| sent + u32::from(new));
+    say!(" [x] {} {to}", if new { "Sent the mail to" } else { "Sent already: the mail to" })
 }
 
 /// The mail in a message, and its id.
