@@ -13,8 +13,8 @@ use tokio::time::{error::Elapsed, sleep, timeout};
 
 use crate::address::{amqp_url, parse_all};
 use crate::backoff::Backoff;
+use crate::connect::{close_at_once, connect};
 use crate::lost::Again;
-use crate::{close, connect};
 
 /// How long an answer of the broker may take.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -41,7 +41,7 @@ pub async fn once(
             "RabbitMQ has not answered for {PATIENCE:?}: what we have asked for may be done, or not"
         )),
     };
-    close(connection).await;
+    close_at_once(connection).await;
     result
 }
 

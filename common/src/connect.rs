@@ -114,6 +114,10 @@ pub async fn close(connection: Connection) {
     // A channel that was dropped just now is still being closed. Until it is, lapin 4.12.3 does not
     // close the connection, and nothing tells us when.
     sleep(Duration::from_millis(100)).await;
-    let closing = connection.close(200, "Goodbye".into());
-    let _ = timeout(Duration::from_secs(3), closing).await;
+    close_at_once(connection).await;
+}
+
+/// As [`close`], where no channel was dropped.
+pub(crate) async fn close_at_once(connection: Connection) {
+    let _ = timeout(Duration::from_secs(3), connection.close(200, "Goodbye".into())).await;
 }
