@@ -8,7 +8,7 @@ use anyhow::{anyhow, bail};
 use common::address::MYSQL_FORM;
 use common::mysql::{Away, advice, explain, help, is_fault_of_data};
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Error, Opts, OptsBuilder, Serialized, TxOpts};
+use mysql_async::{Conn, Error, Opts, OptsBuilder, Serialized};
 use tokio::time::timeout;
 
 /// The longest user id that the table takes, in characters.
@@ -116,8 +116,10 @@ impl Table {
             Some(file) => ssl.with_root_certs(vec![PathBuf::from(file).into()]),
             None => ssl,
         });
+        // Each statement is a transaction of its own, whatever the server has as its default.
+        let opts = OptsBuilder::from_opts(opts).setup(vec!["SET autocommit = 1"]);
         // An insert that changes nothing must count as nothing.
-        let opts = OptsBuilder::from_opts(opts).client_found_rows(false).ssl_opts(ssl);
+        let opts = opts.client_found_rows(false).ssl_opts(ssl);
         let opts = Opts::from(opts);
         let server = format!("MySQL at {}:{}", opts.ip_or_hostname(), opts.tcp_port());
         let (connection, shape) = prepare(&opts).await.map_err(|error| match error {
@@ -142,7 +144,7 @@ impl Table {
         Ok(Self { opts, connection: Some(connection) })
     }
 
-    /// Stores all of the rows or none, in one transaction. A row whose message id is in the table
+    /// Stores all of the rows or none, with one statement. A row whose message id is in the table
     /// already is left as it is. Says how many are new.
     pub async fn insert(&mut self, rows: &[Row<'_>]) -> Result<u64, Failure> {
         // Put back when all went well. After an error, or if nobody waits for our end, there is a
@@ -194,16 +196,14 @@ async fn connect(opts: &Opts) -> Result<Conn, Error> {
     within(ANSWER, Conn::new(opts.clone())).await
 }
 
-/// Stores the rows. If this ends with an error, the connection must go, and with it the
-/// transaction.
+/// Stores the rows. If this ends with an error, the connection must go: its statement may be under
+/// way still.
 async fn store(connection: &mut Conn, rows: &[Row<'_>]) -> Result<u64, Failure> {
-    let begin = connection.start_transaction(TxOpts::default());
-    let mut transaction = within(ANSWER, begin).await?;
-    within(STORE, transaction.exec_drop(INSERT, (Serialized(rows),))).await?;
-    let new = transaction.affected_rows();
+    within(STORE, connection.exec_drop(INSERT, (Serialized(rows),))).await?;
+    let new = connection.affected_rows();
     // Those that are not new must be known: `ON DUPLICATE KEY` speaks of every unique key.
     if new < rows.len() as u64 {
-        let missing = transaction.exec_first(MISSING, (Serialized(rows),));
+        let missing = connection.exec_first(MISSING, (Serialized(rows),));
         let missing: Option<u64> = within(STORE, missing).await?;
         if missing != Some(0) {
             let cause = "orders are in conflict with other rows of tb_order, whose message ids differ: \
@@ -211,7 +211,6 @@ async fn store(connection: &mut Conn, rows: &[Row<'_>]) -> Result<u64, Failure> 
             return Err(Failure::Away(Away { cause: cause.to_owned(), answered: true }));
         }
     }
-    within(STORE, transaction.commit()).await?;
     Ok(new)
 }
 
