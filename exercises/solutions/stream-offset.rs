@@ -4,7 +4,8 @@
 //! the event in which this one has died. Stored after it, that event is read twice.
 
 use std::fs;
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -25,7 +26,8 @@ async fn read(connection: &Connection, stop: &CancellationToken) -> anyhow::Resu
     let file: PathBuf = std::env::args_os().nth(1).context("usage: stream-offset FILE")?.into();
     let next: i64 = match fs::read_to_string(&file) {
         Ok(text) => text.parse()?,
-        Err(_) => 0, // the first time
+        Err(error) if error.kind() == ErrorKind::NotFound => 0, // the first time
+        Err(error) => return Err(error.into()),
     };
     let channel = connection.create_channel().await?;
     let mut arguments = FieldTable::default();
@@ -46,9 +48,16 @@ async fn read(connection: &Connection, stop: &CancellationToken) -> anyhow::Resu
         say!(" [x] Received {}", printable(&event.data))?;
         sleep(Duration::from_millis(100)).await; // this is the work
         say!(" [x] Done {}", printable(&event.data))?;
-        fs::write(&file, (offset(&event)? + 1).to_string())?;
+        store(&file, offset(&event)? + 1)?;
         event.ack(BasicAckOptions::default()).await?;
     }
+}
+
+/// Whoever kills us in the middle leaves the old number or the new one, and not half of it.
+fn store(file: &Path, next: i64) -> anyhow::Result<()> {
+    let new = file.with_extension("new");
+    fs::write(&new, next.to_string())?;
+    Ok(fs::rename(new, file)?)
 }
 
 /// RabbitMQ sends the offset of each event in a header.

@@ -327,7 +327,7 @@ const CASES: [Case; 28] = [
         exercise: "stream-offset",
         handed_out: "never done: `event 6`",
         mistakes: &[(
-            &[("fs::write(&file, (offset(&event)? + 1).to_string())?;", "offset(&event)?;")],
+            &[("store(&file, offset(&event)? + 1)?;", "")],
             "done twice: 5: it did not go on where it was",
         )],
     },
