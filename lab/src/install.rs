@@ -116,6 +116,13 @@ pub fn install<'a>(packages: impl IntoIterator<Item = &'a Package>, tasks: &Task
         "{names} must be installed, which needs root. As root: {manager} install {}",
         packages.join(" ")
     );
+    if sudo {
+        tasks.note(&format!(
+            "{names} must be installed, which needs root: sudo may ask for a password"
+        ));
+        let asked = tasks.suspend(|| Command::new("sudo").arg("true").status())?;
+        ensure!(asked.success(), "sudo refuses. As root: {manager} install {}", packages.join(" "));
+    }
     let task = tasks.start(format!("Installing {names} with {manager}"));
     let mut command = Command::new(if sudo { "sudo" } else { "sh" });
     if sudo {

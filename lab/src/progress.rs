@@ -59,6 +59,11 @@ impl Tasks {
         }
     }
 
+    /// Nothing moves on the terminal meanwhile: somebody else asks a question there.
+    pub fn suspend<R>(&self, ask: impl FnOnce() -> R) -> R {
+        self.bars.suspend(ask)
+    }
+
     pub fn start(&self, what: impl Into<String>) -> Task {
         let what = what.into();
         let bar = self.bars.add(ProgressBar::new_spinner());

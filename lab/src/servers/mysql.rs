@@ -1,6 +1,6 @@
 //! A MySQL or MariaDB that is installed on this machine, started with settings of our own only.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
@@ -42,17 +42,21 @@ impl Instance {
         // Not /tmp: a server that starts removes there what another has in use.
         let temporary = self.file("tmp");
         fs::create_dir_all(&temporary)?;
-        let mut common = vec![
-            format!("--datadir={}", data.display()),
-            format!("--tmpdir={}", temporary.display()),
-        ];
-        if Uid::effective().is_root() {
-            common.push("--user=root".to_owned());
-        }
+        let with = |mut command: Command, data: &Path| {
+            command.arg(format!("--datadir={}", data.display()));
+            // Not `--tmpdir`: the script `mariadb-install-db` takes it apart at a space.
+            command.env("TMPDIR", &temporary);
+            if Uid::effective().is_root() {
+                command.arg("--user=root");
+            }
+            command
+        };
 
         if !data.exists() {
             task.say("preparing its data");
-            let mut install = if mariadb {
+            let new = self.file("mysql.new"); // one that was interrupted must not be taken for ours
+            let _ = fs::remove_dir_all(&new);
+            let install = if mariadb {
                 let program = server_program(&["/usr/bin"], &["mariadb-install-db"])
                     .context("`mariadb-install-db` is not installed")?;
                 let mut install = Command::new(program);
@@ -67,8 +71,8 @@ impl Instance {
                 install.args(["--no-defaults", "--initialize-insecure"]);
                 install
             };
-            install.args(&common);
-            run(task, install).inspect_err(|_| drop(fs::remove_dir_all(&data)))?;
+            run(task, with(install, &new))?;
+            fs::rename(&new, &data)?;
         }
 
         // Run at each start. `test%` takes in the databases of the lab's tests. MySQL's root has no
@@ -86,9 +90,9 @@ impl Instance {
         let init = self.file("mysql.sql");
         fs::write(&init, sql)?;
         let mut command = Command::new(&server);
+        command.args(["--no-defaults", "--bind-address=127.0.0.1"]);
+        let mut command = with(command, &data);
         command
-            .args(["--no-defaults", "--bind-address=127.0.0.1"])
-            .args(common)
             .arg(format!("--port={}", self.ports.mysql))
             .arg(format!("--socket={}", self.mysql_socket().display()))
             .arg(format!("--pid-file={}", self.file("mysqld.pid").display()))
