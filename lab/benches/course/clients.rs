@@ -17,9 +17,11 @@ use lapin::options::{
     ConfirmSelectOptions,
 };
 use lapin::types::FieldTable;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
 use tokio::time::timeout;
 
-use crate::report::{Chart, Section, Table, median};
+use crate::report::{Chart, Section, Table, median, number};
 use crate::{Bench, LIMIT, ROUNDS, program, rate, raw, round, shared};
 
 /// How many messages are published and consumed; fewer where each confirm is awaited.
@@ -123,6 +125,31 @@ pub fn rust(bench: &Bench, name: &str) -> Result<Command> {
 struct Sides {
     names: Vec<String>,
     figures: Vec<Vec<f64>>,
+    costs: Vec<[Vec<f64>; 2]>,
+}
+
+/// What the processes of a client have used: processor time in microseconds, and context switches.
+struct Used([f64; 2]);
+
+impl Used {
+    /// By this process, and by its children that have ended.
+    fn now() -> Result<Self> {
+        let mut used = [0.0; 2];
+        for who in [UsageWho::RUSAGE_SELF, UsageWho::RUSAGE_CHILDREN] {
+            let usage = getrusage(who)?;
+            used[0] += (usage.user_time() + usage.system_time()).num_microseconds() as f64;
+            let switches =
+                usage.voluntary_context_switches() + usage.involuntary_context_switches();
+            used[1] += switches as f64;
+        }
+        Ok(Self(used))
+    }
+
+    /// Since then, for each of so many messages.
+    fn since(self, count: u64) -> Result<[f64; 2]> {
+        let now = Self::now()?.0;
+        Ok([0, 1].map(|index| (now[index] - self.0[index]) / count as f64))
+    }
 }
 
 impl Sides {
@@ -130,12 +157,24 @@ impl Sides {
         let peers = bench.peers.iter().map(Peer::to_string);
         let limit = "bare socket".to_owned();
         let names: Vec<_> = [lesson.to_owned()].into_iter().chain(peers).chain([limit]).collect();
-        let figures = vec![Vec::new(); names.len()];
-        Self { names, figures }
+        let (figures, costs) =
+            (vec![Vec::new(); names.len()], vec![Default::default(); names.len()]);
+        Self { names, figures, costs }
     }
 
-    fn push(&mut self, side: usize, figure: f64) {
+    fn push(&mut self, side: usize, figure: f64, cost: [f64; 2]) {
         self.figures[side].push(figure);
+        self.costs[side].iter_mut().zip(cost).for_each(|(costs, cost)| costs.push(cost));
+    }
+
+    /// A row for each of those in Rust: the others also pay for their interpreter.
+    fn cost(&self, table: &mut Table, what: &str) {
+        for (name, costs) in self.names.iter().zip(&self.costs) {
+            if !["Python", "Node.js"].iter().any(|language| name.contains(language)) {
+                let [time, switches] = costs.each_ref().map(|costs| number(median(costs)));
+                table.row(vec![what.to_owned(), name.clone(), time, switches]);
+            }
+        }
     }
 
     /// A row for each of the others.
@@ -149,6 +188,10 @@ impl Sides {
             table.rates(what, &self.figures[0], &format!("{name}{theirs}"), figures);
         }
     }
+}
+
+fn costs() -> Table {
+    Table::new(&["what", "client", "processor, µs", "context switches"])
 }
 
 fn chart(name: &'static str, title: &'static str, groups: [&str; 2], sides: [&Sides; 2]) -> Chart {
@@ -211,35 +254,42 @@ pub async fn publish(bench: &Bench) -> Result<Section> {
     let task = bench.tasks.start("Measuring publishing");
     let mut pipelined = Sides::new(bench, "`request-orders`");
     let mut one_by_one = Sides::new(bench, "as in `send`");
-    let limit = bench.peers.len() + 1;
     for number in 0..ROUNDS {
         round(&task, number, "confirms collected later");
-        let start = Instant::now();
-        bench.lesson("request-orders", &[MESSAGES.to_string()])?;
-        pipelined.push(0, rate(MESSAGES, start.elapsed()));
-        expect_purged(bench, MESSAGES).await?;
-        for (index, peer) in bench.peers.iter().enumerate() {
-            pipelined.push(index + 1, peer.rate(bench, MESSAGES, "publish", &[])?);
+        let port = bench.instance.ports.amqp;
+        for side in 0..pipelined.names.len() {
+            let (used, start) = (Used::now()?, Instant::now());
+            let figure = match (side, bench.peers.get(side.wrapping_sub(1))) {
+                (0, _) => {
+                    bench.lesson("request-orders", &[MESSAGES.to_string()])?;
+                    rate(MESSAGES, start.elapsed())
+                }
+                (_, Some(peer)) => peer.rate(bench, MESSAGES, "publish", &[])?,
+                _ => rate(MESSAGES, raw::publish(port, ("", "orders"), MESSAGES, false)?),
+            };
+            pipelined.push(side, figure, used.since(MESSAGES)?);
             expect_purged(bench, MESSAGES).await?;
         }
-        let took = raw::publish(bench.instance.ports.amqp, ("", "orders"), MESSAGES, false)?;
-        pipelined.push(limit, rate(MESSAGES, took));
-        expect_purged(bench, MESSAGES).await?;
 
         round(&task, number, "each confirm awaited");
-        one_by_one.push(0, publish_one_by_one(bench).await?);
-        for (index, peer) in bench.peers.iter().enumerate() {
-            let figure = peer.rate(bench, ONE_BY_ONE, "publish-one-by-one", &[])?;
-            one_by_one.push(index + 1, figure);
+        for side in 0..one_by_one.names.len() {
+            let used = Used::now()?;
+            let figure = match (side, bench.peers.get(side.wrapping_sub(1))) {
+                (0, _) => publish_one_by_one(bench).await?,
+                (_, Some(peer)) => peer.rate(bench, ONE_BY_ONE, "publish-one-by-one", &[])?,
+                _ => rate(ONE_BY_ONE, raw::publish(port, ("", "orders"), ONE_BY_ONE, true)?),
+            };
+            one_by_one.push(side, figure, used.since(ONE_BY_ONE)?);
         }
-        let took = raw::publish(bench.instance.ports.amqp, ("", "orders"), ONE_BY_ONE, true)?;
-        one_by_one.push(limit, rate(ONE_BY_ONE, took));
-        expect_purged(bench, ONE_BY_ONE * (limit as u64 + 1)).await?;
+        expect_purged(bench, ONE_BY_ONE * one_by_one.names.len() as u64).await?;
     }
     task.done("Measured publishing");
     let mut table = Table::comparing("messages/s");
     pipelined.compare(&mut table, "`request-orders`: up to 1000 unconfirmed");
     one_by_one.compare(&mut table, "as in `send`: one at a time");
+    let mut costs = costs();
+    pipelined.cost(&mut costs, "up to 1000 unconfirmed");
+    one_by_one.cost(&mut costs, "one at a time");
     Ok(Section {
         title: "Publish",
         text: format!(
@@ -247,9 +297,11 @@ pub async fn publish(bench: &Bench) -> Result<Section> {
              confirm. {MESSAGES} messages a round, or {ONE_BY_ONE} where the program waits for\n\
              each confirm before it publishes the next message.\n\n\
              The *bare socket* is the upper limit. It sends AMQP frames that were built before\n\
-             the clock starts."
+             the clock starts.\n\n\
+             The second table says what a message costs the client: time of the processor, and\n\
+             how often it has to wait or lets another thread run (context switches)."
         ),
-        tables: vec![table],
+        tables: vec![table, costs],
         chart: Some(chart(
             "publish",
             "Persistent messages published per second, with confirms",
@@ -300,6 +352,7 @@ pub async fn consume(bench: &Bench) -> Result<Section> {
             round(&task, number, &format!("acknowledging {batch} at a time"));
             for side in 0..sides.names.len() {
                 raw::publish(port, ("", "orders"), MESSAGES, false)?;
+                let used = Used::now()?;
                 let figure = match side {
                     0 if batch == 1 => consume_here(bench, MESSAGES, Acks::Come).await?,
                     0 => consume_here(bench, MESSAGES, Acks::Batches).await?,
@@ -310,7 +363,7 @@ pub async fn consume(bench: &Bench) -> Result<Section> {
                         None => rate(MESSAGES, raw::consume(port, MESSAGES, batch, PREFETCH)?),
                     },
                 };
-                sides.push(side, figure);
+                sides.push(side, figure, used.since(MESSAGES)?);
                 // RabbitMQ may put the last ones back whose acknowledgement came right before the
                 // close.
                 bench.purge("orders").await?;
@@ -327,15 +380,19 @@ pub async fn consume(bench: &Bench) -> Result<Section> {
     let what = "as in `receive-until-idle`: what has come per ack";
     each.compare_with(&mut table, what, ": 1 per ack");
     table.rates(what, &each.figures[0], "as in `receive`: 1 per ack", &awaited);
+    let mut costs = costs();
+    batches.cost(&mut costs, &format!("{BATCH} per ack"));
+    each.cost(&mut costs, "1 per ack; lapin: what has come");
     Ok(Section {
         title: "Consume",
         text: format!(
             "{MESSAGES} messages wait in a quorum queue. The prefetch is {PREFETCH}. The clock\n\
              stops when the last message is acknowledged.\n\n\
              The *bare socket* is the upper limit. It counts the frames that arrive and does not\n\
-             decode them."
+             decode them.\n\n\
+             The second table says what a message costs the client, as above."
         ),
-        tables: vec![table],
+        tables: vec![table, costs],
         chart: Some(chart(
             "consume",
             "Messages consumed per second",
