@@ -1,5 +1,6 @@
 //! A MySQL or MariaDB that is installed on this machine, started with settings of our own only.
 
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
@@ -44,8 +45,7 @@ impl Instance {
         fs::create_dir_all(&temporary)?;
         let with = |mut command: Command, data: &Path| {
             command.arg(format!("--datadir={}", data.display()));
-            // Not `--tmpdir`: the script `mariadb-install-db` takes it apart at a space.
-            command.env("TMPDIR", &temporary);
+            command.env("TMPDIR", &temporary); // `--tmpdir` must not have a space, either
             if Uid::effective().is_root() {
                 command.arg("--user=root");
             }
@@ -56,6 +56,10 @@ impl Instance {
             task.say("preparing its data");
             let new = self.file("mysql.new"); // one that was interrupted must not be taken for ours
             let _ = fs::remove_dir_all(&new);
+            // The path of a checkout may have a space, at which `mariadb-install-db` takes it apart.
+            let link = self.mysql_socket().with_extension("folder");
+            let _ = fs::remove_file(&link);
+            symlink(&self.folder, &link)?;
             let install = if mariadb {
                 let program = server_program(&["/usr/bin"], &["mariadb-install-db"])
                     .context("`mariadb-install-db` is not installed")?;
@@ -71,7 +75,9 @@ impl Instance {
                 install.args(["--no-defaults", "--initialize-insecure"]);
                 install
             };
-            run(task, with(install, &new))?;
+            let prepared = run(task, with(install, &link.join("mysql.new")));
+            fs::remove_file(&link)?;
+            prepared?;
             fs::rename(&new, &data)?;
         }
 
