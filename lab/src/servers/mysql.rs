@@ -56,7 +56,7 @@ impl Instance {
             task.say("preparing its data");
             let new = self.file("mysql.new"); // one that was interrupted must not be taken for ours
             let _ = fs::remove_dir_all(&new);
-            // The path of a checkout may have a space, at which `mariadb-install-db` takes it apart.
+            // A checkout may be in a path with a space: `mariadb-install-db` takes that apart.
             let link = self.mysql_socket().with_extension("folder");
             let _ = fs::remove_file(&link);
             symlink(&self.folder, &link)?;
