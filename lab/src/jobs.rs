@@ -218,7 +218,7 @@ fn run_cargo(
         .envs(variables.iter().map(|(name, value)| (name, value)))
         .env(INSTANCE, &instance.folder)
         // Most tests wait most of the time, for servers that start and for each other.
-        .env("RUST_TEST_THREADS", (3 * cores).to_string())
+        .env("RUST_TEST_THREADS", (2 * cores).to_string())
         .stdout(Stdio::piped())
         .process_group(0) // the guard ends it, however we end
         .spawn()

@@ -252,11 +252,11 @@ pub fn breakable() -> MutexGuard<'static, Servers> {
     // whatever the test before has left
     servers.instance.start(&[Service::Rabbitmq], &Tasks::quiet()).unwrap();
     lines("receive-until-idle", &["0.2"], &servers.instance.amqp_url());
-    // Some tests leave orders.
-    let orders = servers.instance.management().get("queues/%2f/orders");
-    for queue in [Some("task_queue"), orders.is_ok().then_some("orders")].into_iter().flatten() {
-        let mut purge = servers.instance.rabbitmqctl().unwrap();
-        assert!(purge.args(["-q", "purge_queue", queue]).status().unwrap().success());
+    for queue in ["task_queue", "orders"] {
+        // some tests leave orders
+        let contents = format!("queues/%2f/{queue}/contents");
+        let management = servers.instance.management();
+        wait_until(LIMIT, || management.delete(&contents).is_ok()).unwrap();
     }
     servers
 }
