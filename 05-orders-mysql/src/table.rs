@@ -116,8 +116,8 @@ impl Table {
             Some(file) => ssl.with_root_certs(vec![PathBuf::from(file).into()]),
             None => ssl,
         });
-        // Each statement is a transaction of its own, whatever the server has as its default.
-        let opts = OptsBuilder::from_opts(opts).setup(vec!["SET autocommit = 1"]);
+        // A transaction begins with its first statement: no BEGIN, which would be a round trip more.
+        let opts = OptsBuilder::from_opts(opts).setup(vec!["SET autocommit = 0"]);
         // An insert that changes nothing must count as nothing.
         let opts = opts.client_found_rows(false).ssl_opts(ssl);
         let opts = Opts::from(opts);
@@ -144,7 +144,7 @@ impl Table {
         Ok(Self { opts, connection: Some(connection) })
     }
 
-    /// Stores all of the rows or none, with one statement. A row whose message id is in the table
+    /// Stores all of the rows or none, in one transaction. A row whose message id is in the table
     /// already is left as it is. Says how many are new.
     pub async fn insert(&mut self, rows: &[Row<'_>]) -> Result<u64, Failure> {
         // Put back when all went well. After an error, or if nobody waits for our end, there is a
@@ -189,6 +189,7 @@ async fn prepare(opts: &Opts) -> Result<(Conn, Vec<String>), Error> {
             error => error,
         })?;
     }
+    within(ANSWER, connection.query_drop("COMMIT")).await?; // what only reads is a transaction, too
     Ok((connection, shape))
 }
 
@@ -196,8 +197,8 @@ async fn connect(opts: &Opts) -> Result<Conn, Error> {
     within(ANSWER, Conn::new(opts.clone())).await
 }
 
-/// Stores the rows. If this ends with an error, the connection must go: its statement may be under
-/// way still.
+/// Stores the rows. If this ends with an error, the connection must go, and with it the
+/// transaction.
 async fn store(connection: &mut Conn, rows: &[Row<'_>]) -> Result<u64, Failure> {
     within(STORE, connection.exec_drop(INSERT, (Serialized(rows),))).await?;
     let new = connection.affected_rows();
@@ -211,6 +212,7 @@ async fn store(connection: &mut Conn, rows: &[Row<'_>]) -> Result<u64, Failure> 
             return Err(Failure::Away(Away { cause: cause.to_owned(), answered: true }));
         }
     }
+    within(STORE, connection.query_drop("COMMIT")).await?;
     Ok(new)
 }
 

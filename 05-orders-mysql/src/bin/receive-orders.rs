@@ -246,6 +246,9 @@ impl Receiver {
         match (stored, known) {
             (0, 0) => {}
             (1, 0) => say!(" [x] Stored the order of {}", self.last_user)?,
+            (0, 1) => {
+                say!(" [x] Stored the order of {} (in the table already: 1)", self.last_user)?;
+            }
             _ => {
                 let all = stored + known;
                 let rate = all as f64 / (self.end - begin).as_secs_f64();
