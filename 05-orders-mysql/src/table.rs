@@ -116,7 +116,7 @@ impl Table {
             Some(file) => ssl.with_root_certs(vec![PathBuf::from(file).into()]),
             None => ssl,
         });
-        // A transaction begins with its first statement: no BEGIN, which would be a round trip more.
+        // A transaction begins with its first statement: BEGIN would be one round trip more.
         let opts = OptsBuilder::from_opts(opts).setup(vec!["SET autocommit = 0"]);
         // An insert that changes nothing must count as nothing.
         let opts = opts.client_found_rows(false).ssl_opts(ssl);

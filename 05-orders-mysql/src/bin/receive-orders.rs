@@ -52,7 +52,9 @@ fn probability(text: &str) -> anyhow::Result<f64> {
     Ok(probability)
 }
 
-#[tokio::main]
+// One thread: an answer of MySQL need not go from one to another. Nothing here blocks it for long,
+// which would hold up lapin's heartbeats.
+#[tokio::main(flavor = "current_thread")]
 async fn main() {
     common::exit(run(Args::parse()).await)
 }
@@ -190,8 +192,9 @@ impl Receiver {
         } else if let Some(last) = last {
             // All of it is committed. One acknowledgement says so for the last one and all before
             // it. If it does not get through, the orders come again, and the table knows them
-            // already.
-            last.ack(BasicAckOptions { multiple: true }).await?;
+            // already. So it is handed to lapin, and we do not wait until it is sent.
+            let ack = poll_once(last.ack(BasicAckOptions { multiple: true })).await;
+            ack.transpose()?;
         }
         if self.begin.is_some_and(|begin| begin.elapsed() > BUSY) {
             self.show()?;
