@@ -4,6 +4,7 @@
 //! a method for each command of the protocol. Its `Producer` and `Consumer` are built on that. We
 //! do without: when the connection is gone, its `Producer` may wait for ever.
 
+use std::collections::HashSet;
 use std::env;
 use std::fmt;
 use std::pin::pin;
@@ -36,6 +37,16 @@ pub struct Lost;
 impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the connection to RabbitMQ is lost")
+    }
+}
+
+/// RabbitMQ is there, and does not let us in: why, in a line.
+#[derive(Debug)]
+struct Refused(String);
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
@@ -129,7 +140,7 @@ pub fn check(code: &ResponseCode, stream: &str) -> anyhow::Result<()> {
 }
 
 /// Calls `work` with a connection, and again with a new one whenever that is lost, as
-/// `common::supervise` does for AMQP.
+/// `common::supervise` does for AMQP. If RabbitMQ refuses us then, says so once for each reason.
 pub async fn supervise(
     program: &str,
     stream: &Stream,
@@ -160,14 +171,21 @@ pub async fn supervise(
             backoff = Backoff::default();
         }
         note!(" [!] Lost the connection to RabbitMQ. Reconnecting ...");
+        let mut said = HashSet::new();
         link = loop {
             let next = async {
                 backoff.wait().await;
                 Link::open(program, stream, false).await
             };
-            tokio::select! {
-                next = next => if let Ok(link) = next { break link },
+            let error = tokio::select! {
+                next = next => match next {
+                    Ok(link) => break link,
+                    Err(error) => error,
+                },
                 () = stop.cancelled() => return Ok(()),
+            };
+            if error.is::<Refused>() && said.insert(error.to_string()) {
+                note!(" [!] {error}");
             }
         };
         note!(" [!] Connected again");
@@ -195,9 +213,10 @@ async fn connect(
             "{cause}. Does a RabbitMQ with the plugin rabbitmq_stream run there? `cargo lab up` \
              starts one; STREAM_URL names another address"
         ),
-        Ok(Err(ClientError::RequestError(code))) => {
-            format!("{code:?}. Check the user, the password and the virtual host in STREAM_URL")
-        }
+        Ok(Err(ClientError::RequestError(code))) => bail!(Refused(format!(
+            "cannot connect to {shown}: {code:?}. Check the user, the password and the virtual \
+             host in STREAM_URL"
+        ))),
         Ok(Err(_)) => "it closes the connection. The client needs the stream protocol of \
                        RabbitMQ 3.11 or later"
             .to_owned(),

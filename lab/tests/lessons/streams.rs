@@ -534,6 +534,39 @@ fn a_stream_that_is_deleted_under_a_program() {
     }
 }
 
+/// While a program reconnects, its user is no more: it says so, once, and goes on when it is back.
+#[test]
+fn a_refusal_is_said() {
+    if !has_client(shared()) {
+        return;
+    }
+    let admit = || {
+        rabbitmqctl(shared(), &["add_user", "streamer", "streamer"]);
+        let all = ["-p", "streams_refusal", "streamer", ".*", ".*", ".*"];
+        rabbitmqctl(shared(), &[&["set_permissions"], &all[..]].concat());
+    };
+    let url = vhost("streams_refusal");
+    append(&["zero"], &url);
+    admit();
+    let reader = reader("stream-read", &[], &url.replacen("guest:guest", "streamer:streamer", 1));
+    reader.expect(" [x] 0: zero");
+    rabbitmqctl(shared(), &["delete_user", "streamer"]); // and RabbitMQ closes its connections
+    reader.expect(LOST);
+    let line = reader.line().unwrap();
+    assert!(line.starts_with(" [!] cannot connect to rabbitmq-stream://streamer:***@"), "{line}");
+    let why =
+        "AuthenticationFailure. Check the user, the password and the virtual host in STREAM_URL";
+    assert!(line.ends_with(why), "{line}");
+    admit();
+    // between the two commands it is a user without permissions: another reason
+    let lines = std::iter::from_fn(|| reader.line()).take_while(|line| line != AGAIN);
+    assert!(lines.count() <= 1);
+    reader.expect(WAITING);
+    append(&["one"], &url);
+    reader.expect(" [x] 1: one");
+    reader.stop();
+}
+
 /// One clear line, with the way out, and no password.
 #[test]
 fn a_stream_port_that_cannot_be_used() {
