@@ -24,6 +24,8 @@ enum Network {
     SilentAfter(&'static [u8], usize),
     /// Each answer comes so much later.
     Slow(Duration),
+    /// The first answer in which this is comes twice.
+    Twice(&'static [u8]),
 }
 
 /// A way to this server on this machine: its port.
@@ -47,11 +49,18 @@ fn network(to: u16, network: Network) -> u16 {
                     {
                         this.store(more, Relaxed);
                     }
-                    bytes.len()
+                    bytes.to_vec()
                 });
             });
+            let all = Arc::clone(&left);
             thread::spawn(move || {
                 forward(server, client, |bytes| {
+                    if let Network::Twice(word) = network
+                        && bytes.windows(word.len()).any(|window| window == word)
+                        && all.swap(0, Relaxed) > 0
+                    {
+                        return bytes.repeat(2);
+                    }
                     if let Network::Slow(time) = network {
                         thread::sleep(time);
                     }
@@ -60,7 +69,7 @@ fn network(to: u16, network: Network) -> u16 {
                     if left < usize::MAX {
                         mine.store(left - passes, Relaxed);
                     }
-                    passes
+                    bytes[..passes].to_vec()
                 });
             });
         }
@@ -68,12 +77,11 @@ fn network(to: u16, network: Network) -> u16 {
     port
 }
 
-/// Forwards as many bytes of each portion as `passes` says, until one end is closed.
-fn forward(mut from: TcpStream, mut to: TcpStream, passes: impl Fn(&[u8]) -> usize) {
+/// Forwards what `passes` makes of each portion, until one end is closed.
+fn forward(mut from: TcpStream, mut to: TcpStream, passes: impl Fn(&[u8]) -> Vec<u8>) {
     let mut buffer = [0; 65_536];
     while let Ok(length @ 1..) = from.read(&mut buffer) {
-        let passes = passes(&buffer[..length]);
-        if to.write_all(&buffer[..passes]).is_err() {
+        if to.write_all(&passes(&buffer[..length])).is_err() {
             break;
         }
     }
@@ -95,6 +103,23 @@ fn by_way_of(url: &str, port: u16) -> String {
 /// The class and the number of `basic.get` and `basic.consume`, as they stand in a frame.
 const GET: &[u8] = &[0, 60, 0, 70];
 const CONSUME: &[u8] = &[0, 60, 0, 20];
+const CONSUME_OK: &[u8] = &[0, 60, 0, 21];
+
+/// RabbitMQ 3.10 has answered `basic.consume` twice, when two of three nodes had just been killed.
+/// lapin ends the connection then, and the program goes on with another one.
+#[test]
+fn an_answer_that_comes_twice() {
+    let url = vhost("twice");
+    let twice = network(shared().ports.amqp, Network::Twice(CONSUME_OK));
+    let receive = Terminal::run("receive", &NONE, &by_way_of(&url, twice));
+    receive.expect(WAITING);
+    receive.expect(LOST);
+    receive.expect(AGAIN);
+    receive.expect(WAITING);
+    lines("send", &["next"], &url);
+    receive.expect(" [x] Received next");
+    receive.interrupt();
+}
 
 #[test]
 fn a_connection_that_ends_in_the_middle_of_a_message() {
