@@ -14,6 +14,7 @@ use anyhow::{Context, anyhow, bail};
 use common::address::{masked, parse};
 use common::backoff::Backoff;
 use common::stop::{GRACE, at_ctrl_c};
+use common::unconnected::Unconnected;
 use common::{CancellationToken, note};
 use lapin::uri::AMQPUri;
 use rabbitmq_stream_client::error::ClientError;
@@ -37,16 +38,6 @@ pub struct Lost;
 impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the connection to RabbitMQ is lost")
-    }
-}
-
-/// RabbitMQ is there, and does not let us in: why, in a line.
-#[derive(Debug)]
-struct Refused(String);
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 
@@ -184,7 +175,7 @@ pub async fn supervise(
                 },
                 () = stop.cancelled() => return Ok(()),
             };
-            if error.is::<Refused>() && said.insert(error.to_string()) {
+            if error.is::<Unconnected>() && said.insert(error.to_string()) {
                 note!(" [!] {error}");
             }
         };
@@ -213,7 +204,7 @@ async fn connect(
             "{cause}. Does a RabbitMQ with the plugin rabbitmq_stream run there? `cargo lab up` \
              starts one; STREAM_URL names another address"
         ),
-        Ok(Err(ClientError::RequestError(code))) => bail!(Refused(format!(
+        Ok(Err(ClientError::RequestError(code))) => bail!(Unconnected::Refused(format!(
             "cannot connect to {shown}: {code:?}. Check the user, the password and the virtual \
              host in STREAM_URL"
         ))),

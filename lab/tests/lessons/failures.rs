@@ -307,7 +307,7 @@ connection.close()";
 fn a_silent_broker_is_not_waited_for_for_ever() {
     let servers = breakable();
     let url = servers.instance.amqp_url();
-    lines("request-orders", &["1"], &url);
+    lines("request-orders", &["1"], &url); // declares the queue, in which this one stays
     let orders = Terminal::run("request-orders", &["100000"], &url);
     let many: Vec<String> = (0..100_000).map(|number| number.to_string()).collect();
     let tasks = Terminal::run("new-task", &[&["--each".to_owned()], &many[..]].concat(), &url);
