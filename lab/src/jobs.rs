@@ -114,8 +114,9 @@ fn play_live(readme: &Readme, instance: &Instance, guard: &Guard, colour: bool) 
     play::play(readme, instance, guard, false, &mut show)
 }
 
-/// Runs the tests. Ends with a line that counts, whatever the tests have printed before.
-pub fn test(arguments: &[String]) -> Result<ExitCode> {
+/// Runs the tests, with arguments for cargo and for the tests. Ends with a line that counts,
+/// whatever the tests have printed before.
+pub fn test(arguments: [Vec<String>; 2]) -> Result<ExitCode> {
     let start = Instant::now();
     let (mut passed, mut failed, mut left_out) = (0, 0, Vec::new());
     let (instance, code) = run_cargo(
@@ -126,7 +127,7 @@ pub fn test(arguments: &[String]) -> Result<ExitCode> {
             packages: install::TESTS,
             what: "the tests",
         },
-        arguments,
+        &arguments.join(&"--".to_owned()),
         &[],
         |line| {
             // test result: ok. 94 passed; 0 failed; ...

@@ -49,8 +49,11 @@ enum Cmd {
     /// Run all tests
     Test {
         /// Passed on to `cargo test`
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        #[arg(allow_hyphen_values = true)]
         arguments: Vec<String>,
+        /// Passed on to the tests
+        #[arg(last = true)]
+        tests: Vec<String>,
     },
     /// Measure the throughput and the latency of the lessons, and of other clients
     Bench {
@@ -185,7 +188,7 @@ fn command(command: Cmd) -> Result<ExitCode> {
         Cmd::Play { lessons } => jobs::play(&lessons)?,
         Cmd::New { folder, from, name } => new::new(&folder, &from, name.as_deref())?,
         Cmd::Exercise(exercise) => return exercises(&exercise),
-        Cmd::Test { arguments } => return jobs::test(&arguments),
+        Cmd::Test { arguments, tests } => return jobs::test([arguments, tests]),
         Cmd::Bench { names, write } => return jobs::bench(&names, write),
         Cmd::Faults { minutes, seed, nodes } => return jobs::faults(minutes, seed, nodes),
         Cmd::Up { nodes } => up::up(nodes, &Tasks::default())?,

@@ -14,9 +14,10 @@ use pulldown_cmark::{Event, Parser, Tag};
 use crate::support::{Servers, lab, program};
 
 /// Plays pages in the order in which a reader meets them, one after the other with the same
-/// servers. Then again, as a curious reader who begins each of them anew.
-fn pages_are_true(folders: &[&Path]) {
-    let servers = Servers::start(&Service::ALL);
+/// servers, of which these are started first. Then again, as a curious reader who begins each of
+/// them anew.
+fn pages_are_true(folders: &[&Path], services: &[Service]) {
+    let servers = Servers::start(services);
     let mut instance = servers.instance.clone();
     program("send"); // compiled now, not while a line is waited for
     let mut played = 0;
@@ -46,26 +47,26 @@ const HALF: usize = 4;
 fn the_first_pages_are_true() {
     let lessons = lessons().unwrap();
     let lessons = lessons[..HALF].iter().map(|lesson| lesson.as_path());
-    pages_are_true(&[root()].into_iter().chain(lessons).collect::<Vec<_>>());
+    pages_are_true(&[root()].into_iter().chain(lessons).collect::<Vec<_>>(), &Service::ALL);
 }
 
 #[test]
 fn the_later_pages_are_true() {
-    later_pages(false);
+    later_pages(false, &Service::ALL);
 }
 
 /// Those with a cluster. A step of the test of lesson 10: two clusters at once are too much for a
 /// small machine.
 pub fn the_pages_with_nodes_are_true() {
-    later_pages(true);
+    later_pages(true, &[Service::Mysql]);
 }
 
-fn later_pages(nodes: bool) {
+fn later_pages(nodes: bool, services: &[Service]) {
     let lessons = lessons().unwrap();
     let wanted =
         |lesson: &&PathBuf| Readme::read(&lesson.join("README.md")).unwrap().wants_nodes() == nodes;
     let lessons = lessons[HALF..].iter().filter(wanted).map(PathBuf::as_path);
-    pages_are_true(&lessons.collect::<Vec<_>>());
+    pages_are_true(&lessons.collect::<Vec<_>>(), services);
 }
 
 /// GitHub does not show the title of a block: the line above must name the terminal.

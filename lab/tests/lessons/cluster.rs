@@ -12,7 +12,9 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::all_readmes::the_pages_with_nodes_are_true;
-use crate::support::{LIMIT, NONE, Servers, Terminal, WAITING, lab, lines, output};
+use crate::support::{
+    LIMIT, NONE, Servers, Terminal, WAITING, lab, lines, output, wait_for_orders,
+};
 
 /// The cluster of these tests. Each step breaks it, and leaves it whole.
 struct Cluster(MutexGuard<'static, Servers>);
@@ -217,7 +219,9 @@ fn a_cluster_outlives_its_nodes() {
         ("the_lab_knows_nodes", the_lab_knows_nodes as fn()),
     ] {
         println!("{name} ...");
+        let start = Instant::now();
         step();
+        println!("{name}: {:?}", start.elapsed());
     }
 }
 
@@ -244,8 +248,7 @@ fn a_leader_dies_and_nothing_is_lost() {
     let classic = Load::start(others, &["--classic"], 1);
     cluster.wait_for_replicas(&urls, NODES, 2);
     let orders = Terminal::run("request-orders", &["100000"], &near_leader);
-    let ready = || cluster.queue(&urls, "orders", 2)["messages"].as_u64() > Some(1000);
-    wait_until(LIMIT, ready).unwrap();
+    wait_for_orders(&first, 1000);
 
     cluster.stop(1, true);
     load.goes_on();
@@ -346,25 +349,21 @@ fn a_leader_that_stands_still() {
     assert!(ended.gap > 1.0, "{ended:?}");
 }
 
-/// All nodes are restarted, one after the other, as RabbitMQ's documentation says.
+/// The leader's node is restarted as RabbitMQ's documentation says. (The page does so with each.)
 fn a_rolling_restart() {
     let cluster = Cluster::lock();
     let urls = cluster.vhost("rolling");
-    let load = Load::start(&urls, &[], 0);
-    for number in 1..=NODES {
-        let node = format!("rabbit{number}");
-        let (said, code) = cluster.lab(&["rabbitmq-upgrade", "await_online_quorum_plus_one"]);
-        assert_eq!(code, Some(0), "{said:#?}");
-        let (said, code) = cluster.lab(&["rabbitmq-upgrade", "-n", &node, "drain"]);
-        assert_eq!(code, Some(0), "{said:#?}");
-        let asked = number % NODES + 1;
-        wait_until(LIMIT, || cluster.leader(&urls, asked).is_some_and(|leader| leader != number))
-            .unwrap();
-        load.goes_on();
-        let (said, code) = cluster.lab(&["restart", &node]);
-        assert_eq!((said, code), (vec![format!("Stopped {node} and started it again")], Some(0)));
-        cluster.wait_for_replicas(&urls, NODES, asked);
-    }
+    lines("publish-steadily", &["--count", "1"], &cluster.url(&urls, 1));
+    let load = Load::start(&urls, &[], 1);
+    let (said, code) = cluster.lab(&["rabbitmq-upgrade", "await_online_quorum_plus_one"]);
+    assert_eq!(code, Some(0), "{said:#?}");
+    let (said, code) = cluster.lab(&["rabbitmq-upgrade", "-n", "rabbit1", "drain"]);
+    assert_eq!(code, Some(0), "{said:#?}");
+    wait_until(LIMIT, || cluster.leader(&urls, 2).is_some_and(|leader| leader != 1)).unwrap();
+    load.goes_on();
+    let (said, code) = cluster.lab(&["restart", "rabbit1"]);
+    assert_eq!((said, code), (vec!["Stopped rabbit1 and started it again".to_owned()], Some(0)));
+    cluster.wait_for_replicas(&urls, NODES, 2);
     let ended = load.stop();
     assert!(ended.gap < 15.0, "{ended:?}");
 }

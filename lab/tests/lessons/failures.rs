@@ -12,13 +12,12 @@ use lab::servers::Service;
 use lapin::BasicProperties;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::runtime::Runtime;
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::peers::{pika, publish_unreadable};
 use crate::support::{
     AGAIN, Client, LIMIT, LOST, NONE, Servers, Terminal, WAITING, breakable, database, lines,
-    output, program, rabbitmqctl, shared, vhost, wait_for_messages,
+    output, program, rabbitmqctl, shared, vhost, wait_for_messages, wait_for_orders,
 };
 
 const TOO_LONG: &str = " [!] RabbitMQ has waited too long for an acknowledgement. Reconnecting ...";
@@ -312,16 +311,7 @@ fn a_silent_broker_is_not_waited_for_for_ever() {
     let many: Vec<String> = (0..100_000).map(|number| number.to_string()).collect();
     let tasks = Terminal::run("new-task", &[&["--each".to_owned()], &many[..]].concat(), &url);
     tasks.expect(" [x] Sent 0");
-    // asked over AMQP: of a quorum queue, the management plugin knows only every five seconds
-    let orders_come = async {
-        let client = Client::of_orders(&url).await;
-        let start = Instant::now();
-        while client.waiting().await < 2 {
-            assert!(start.elapsed() < LIMIT, "no order has come");
-        }
-        client.close().await;
-    };
-    Runtime::new().unwrap().block_on(orders_come);
+    wait_for_orders(&url, 2);
     servers.instance.pause(Service::Rabbitmq).unwrap();
     let start = Instant::now();
     let (mut said, status) = tasks.finish();

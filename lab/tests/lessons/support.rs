@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsStr;
 use std::net::TcpListener;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -217,6 +218,16 @@ pub fn wait_for_messages(url: &str, queue: &str, count: u32) {
     let vhost = url.rsplit('/').next().unwrap();
     let path = format!("queues/{vhost}/{queue}");
     wait_until(LIMIT, || shared().management().get(&path).unwrap()["messages"] == count).unwrap();
+}
+
+/// Waits until at least that many orders wait. Asked over AMQP: of a quorum queue, the management
+/// plugin knows only every five seconds.
+pub fn wait_for_orders(url: &str, least: u32) {
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let client = Client::of_orders(url).await;
+        client.wait_until_waiting(least..=u32::MAX).await;
+        client.close().await;
+    });
 }
 
 /// The names of the queues in a virtual host of [`vhost`], in their order.
@@ -528,13 +539,17 @@ impl Client {
 
     /// Waits until that many messages of the queue wait to be delivered.
     pub async fn wait_for_waiting(&self, count: u32) {
+        self.wait_until_waiting(count..=count).await;
+    }
+
+    async fn wait_until_waiting(&self, expected: RangeInclusive<u32>) {
         let start = std::time::Instant::now();
         loop {
             let waiting = self.waiting().await;
-            if waiting == count {
+            if expected.contains(&waiting) {
                 return;
             }
-            assert!(start.elapsed() < LIMIT, "{waiting} messages wait instead of {count}");
+            assert!(start.elapsed() < LIMIT, "{waiting} messages wait instead of {expected:?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
