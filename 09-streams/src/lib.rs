@@ -67,10 +67,10 @@ impl Stream {
 }
 
 /// An answer of RabbitMQ about a stream; a new connection can mend that it is not ready. RabbitMQ
-/// 3.10, when it has just started, knows the stream, but not where it is: that is a 404 when we
-/// declare, and a 406 when we consume.
+/// that has just started knows the stream, but not where it is (3.10), or its replica does not run
+/// yet (4.3): that is a 404 when we declare, and a 406 when we consume.
 pub fn ready<T>(answer: lapin::Result<T>) -> anyhow::Result<lapin::Result<T>> {
-    const NOT_YET: [&str; 2] = ["inaccessible", "does not have a replica on the local node"];
+    const NOT_YET: [&str; 2] = ["inaccessible", "replica on the local node"];
     match answer {
         Err(error) if NOT_YET.iter().any(|text| error.to_string().contains(text)) => {
             Err(error).context(Again("The stream is not there yet"))

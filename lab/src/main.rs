@@ -66,8 +66,8 @@ enum Cmd {
     /// Break servers and programs at random while lessons run, and count lost messages
     ///
     /// It kills and pauses programs and servers, closes connections, sets off alarms, locks tables
-    /// and deletes users while lessons 2 to 8 run. Then it compares what was sent with what has
-    /// arrived.
+    /// and deletes users while lessons 2 to 9 and 11 run. Then it compares what was sent with what
+    /// has arrived.
     Faults {
         /// How many minutes
         #[arg(long, default_value_t = 10.0)]
@@ -75,7 +75,7 @@ enum Cmd {
         /// The seed of an earlier run, to repeat its faults
         #[arg(long)]
         seed: Option<u64>,
-        /// How many nodes RabbitMQ has. With 3, it is lessons 2, 5, 7 and 10 that run
+        /// How many nodes RabbitMQ has. With 3, lessons 2, 5, 7 and 9 to 11 run
         #[arg(long, value_parser = nodes, default_value_t = 1)]
         nodes: usize,
     },

@@ -175,7 +175,15 @@ impl Instance {
                 }
             }
             task.say("waiting for it to answer");
-            let name = part.wait_for(service)?;
+            let mut answer = part.wait_for(service);
+            let local = self.backend == Backend::Local;
+            if answer.is_err() && local && part.is_node() && !part.is_running(service) {
+                // A node of RabbitMQ 3.10 ends if it asks another one for its feature flags that
+                // is just starting, too (seen once, when all three were started after a kill).
+                part.start_rabbitmq()?;
+                answer = part.wait_for(service);
+            }
+            let name = answer?;
             let port = part.port(service);
             task.done(&format!("{name} runs at localhost:{port}"));
             Ok(())

@@ -25,7 +25,7 @@ pub struct Fault {
 
 enum How {
     /// Of one of the programs whose names begin so.
-    Kill(&'static str),
+    Kill(&'static [&'static str]),
     /// Of one of the programs.
     Pause,
     Restart(Service, bool),
@@ -66,14 +66,16 @@ const DISK: How = Alarm(
 );
 
 #[rustfmt::skip] // a table
-const FAULTS: [Fault; 22] = [
-    fault("a worker: kill -9", 2, AT_ONCE, Kill("worker")),
-    fault("a receive-logs: kill -9", 2, AT_ONCE, Kill("receive-logs")),
-    fault("a receive-orders: kill -9", 4, AT_ONCE, Kill("receive-orders")),
-    fault("a run-jobs: kill -9", 4, AT_ONCE, Kill("run-jobs")),
-    fault("an rpc-server: kill -9", 4, AT_ONCE, Kill("rpc-server")),
-    fault("admin: kill -9", 2, AT_ONCE, Kill("admin")),
-    fault("main: kill -9", 2, AT_ONCE, Kill("main")),
+const FAULTS: [Fault; 24] = [
+    fault("a worker: kill -9", 2, AT_ONCE, Kill(&["worker"])),
+    fault("a receive-logs: kill -9", 2, AT_ONCE, Kill(&["receive-logs"])),
+    fault("a receive-orders: kill -9", 4, AT_ONCE, Kill(&["receive-orders"])),
+    fault("a run-jobs: kill -9", 4, AT_ONCE, Kill(&["run-jobs"])),
+    fault("an rpc-server: kill -9", 4, AT_ONCE, Kill(&["rpc-server"])),
+    fault("a reader of the stream: kill -9", 4, AT_ONCE, Kill(&["read-events", "stream-read"])),
+    fault("mailer: kill -9", 2, AT_ONCE, Kill(&["mailer"])),
+    fault("admin: kill -9", 2, AT_ONCE, Kill(&["admin"])),
+    fault("main: kill -9", 2, AT_ONCE, Kill(&["main"])),
     fault("a program: paused", 3, (0.0, 3.0), Pause),
     fault("a program: paused for two heartbeats", 1, LONG, Pause),
     fault("RabbitMQ: kill -9, started again", 2, (7.0, 15.0), Restart(Rabbitmq, true)),
@@ -91,14 +93,16 @@ const FAULTS: [Fault; 22] = [
     fault("MySQL: all connections closed", 2, AT_ONCE, CloseConnections(Mysql)),
 ];
 
-/// For lessons 2, 5, 7 and 10 on a cluster.
+/// For lessons 2, 5, 7 and 9 to 11 on a cluster.
 #[rustfmt::skip] // a table
-const OF_CLUSTER: [Fault; 15] = [
-    fault("a worker: kill -9", 2, AT_ONCE, Kill("worker")),
-    fault("a receive-orders: kill -9", 3, AT_ONCE, Kill("receive-orders")),
-    fault("a run-jobs: kill -9", 3, AT_ONCE, Kill("run-jobs")),
+const OF_CLUSTER: [Fault; 17] = [
+    fault("a worker: kill -9", 2, AT_ONCE, Kill(&["worker"])),
+    fault("a receive-orders: kill -9", 3, AT_ONCE, Kill(&["receive-orders"])),
+    fault("a run-jobs: kill -9", 3, AT_ONCE, Kill(&["run-jobs"])),
     fault("a program: paused", 2, (0.0, 3.0), Pause),
     fault("a program: paused for two heartbeats", 1, LONG, Pause),
+    fault("a reader of the stream: kill -9", 2, AT_ONCE, Kill(&["read-events"])),
+    fault("mailer: kill -9", 2, AT_ONCE, Kill(&["mailer"])),
     fault("a node: kill -9, started again", 4, (7.0, 20.0), RestartNodes(1, true)),
     fault("a node: stopped, started again", 2, (7.0, 20.0), RestartNodes(1, false)),
     // the others miss it after ten seconds; when it goes on, it finds that it was alone
@@ -153,8 +157,8 @@ impl Fault {
         let (least, most) = self.seconds;
         let time = Duration::from_secs_f64(least + random.f64() * (most - least));
         match self.how {
-            Kill(name) => {
-                let name = choose(world, random, &[name])?;
+            Kill(names) => {
+                let name = choose(world, random, names)?;
                 signal(world, name, SIGKILL)?;
                 return Ok(name);
             }
@@ -167,6 +171,10 @@ impl Fault {
                     "main",
                     "run-jobs",
                     "rpc-",
+                    "append-events",
+                    "read-events",
+                    "stream-read",
+                    "mailer",
                     "publish-steadily",
                     "count-steadily",
                 ];

@@ -1,8 +1,8 @@
-//! Lessons 2 to 8 all at once, while everything they use is broken at random: nothing may be lost,
+//! Lessons 2 to 9 and 11 all at once, while everything they use is broken at random: nothing may be lost,
 //! and nothing doubled. `cargo lab faults` does it for ten minutes, `cargo lab test` until each
 //! fault has come once.
 //!
-//! With `LAB_NODES=3` it is lessons 2, 5, 7 and 10 on a cluster of three nodes.
+//! With `LAB_NODES=3` it is lessons 2, 5, 7 and 9 to 11 on a cluster of three nodes.
 //!
 //! The servers are its own, so that they can be broken beside other tests.
 
@@ -32,7 +32,7 @@ use lab::servers::{Backend, Instance, Service};
 use nix::sys::signal::Signal;
 
 use self::faults::Bag;
-use self::programs::{ORDERS, PYTHON, PYTHON_FEED, PYTHON_ORDERS, Role, programs};
+use self::programs::{ORDERS, PYTHON, PYTHON_FEED, PYTHON_ORDERS, READERS, Role, programs};
 use self::tally::{Row, bad, table};
 use self::world::{LIMIT, Program, World};
 
@@ -220,6 +220,12 @@ fn run<'scope>(
 
 /// What has not arrived yet; nothing, if all has.
 fn waiting(world: &World) -> Result<String> {
+    for reader in readers(world) {
+        let unread = world.tally().events.unread(reader).count();
+        if unread > 0 {
+            return Ok(format!("{unread} events for {}", READERS[reader].0));
+        }
+    }
     if world.instance.is_cluster() {
         return in_queues(world, &["/"]);
     }
@@ -230,13 +236,18 @@ fn waiting(world: &World) -> Result<String> {
     in_queues(world, &["/", PYTHON])
 }
 
+/// Which of [`READERS`] run here.
+fn readers(world: &World) -> impl Iterator<Item = usize> {
+    (0..READERS.len()).filter(|&reader| world.program(READERS[reader].0).is_ok())
+}
+
 /// The queues of these virtual hosts that are not empty, and should be.
 fn in_queues(world: &World, vhosts: &[&str]) -> Result<String> {
     let mut waiting = String::new();
     for vhost in vhosts {
         let list = ["list_queues", "--vhost", vhost, "--no-table-headers"];
         let queues = world.rabbitmqctl(&[&list[..], &["messages", "name"]].concat())?;
-        let kept = ["\torders.dead", "\tjobs.parked"];
+        let kept = ["\torders.dead", "\tjobs.parked", "\thello-rust-stream"];
         let there =
             |line: &&str| !line.starts_with("0\t") && !kept.iter().any(|kept| line.ends_with(kept));
         for queue in queues.lines().filter(there) {
@@ -258,6 +269,7 @@ fn rows(world: &World) -> Result<(Vec<Row>, Vec<Row>)> {
         FROM test_main.products AS main JOIN test_admin.products AS admin ON admin.id = main.id";
     let likes = if is_cluster { Vec::new() } else { world.query(likes)? };
     let [dead, parked] = [world.bodies("orders.dead")?, world.bodies("jobs.parked")?];
+    let mails = world.mails()?;
     let tally = world.tally();
     let mut ours = vec![tally.tasks.row()];
     if !is_cluster {
@@ -271,7 +283,14 @@ fn rows(world: &World) -> Result<(Vec<Row>, Vec<Row>)> {
     }
     ours.push(tally.jobs.row());
     ours.push(bad("07 jobs that cannot be read", &tally.jobs.bad, &parked));
-    ours.push(if is_cluster { tally.steady.row() } else { tally.calls.row() });
+    if !is_cluster {
+        ours.push(tally.calls.row());
+    }
+    ours.extend(readers(world).map(|reader| tally.events.row(reader)));
+    if is_cluster {
+        ours.push(tally.steady.row());
+    }
+    ours.push(tally.mails.row(mails));
     let mut others = Vec::new();
     if tally.python.sent > 0 {
         let what = "orders, a consumer in Python as in the document";

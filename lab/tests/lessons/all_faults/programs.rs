@@ -1,14 +1,14 @@
 //! Which programs run, who feeds them, and what their lines mean.
 
-use std::env;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
+use std::{env, fs};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use lab::progress::Tasks;
 use lab::root;
 use lab::servers::Instance;
@@ -47,6 +47,13 @@ pub const LOGS: [(&str, &[&str], &str, &[&str]); 4] = [
     ("emit-log-headers", &["level=error"], "receive-logs-headers", &["any", "level=error"]),
 ];
 
+/// Lesson 9: who reads the stream over which protocol.
+pub const READERS: [(&str, &str); 2] =
+    [("read-events", "09 events, AMQP"), ("stream-read", "09 events, stream protocol")];
+
+/// Lesson 11: where the mails are, in the folder of the run.
+const MAILS: &str = "mails";
+
 /// What a program is there for.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Role {
@@ -58,6 +65,9 @@ pub enum Role {
     Serve,
     Jobs,
     Answer,
+    /// Reads the stream: one of [`READERS`].
+    Read(usize),
+    Mail,
     /// Goes on until Ctrl-C, and is to be the first to end.
     Publish,
     Count,
@@ -79,11 +89,16 @@ pub fn programs(instance: &Instance, folder: &Path, tasks: &Tasks) -> Result<Vec
         let urls = amqp_url.split(',').map(|url| format!("{url}{HEARTBEAT}"));
         command.args(arguments).env("AMQP_URL", urls.collect::<Vec<_>>().join(","));
         command.env("MYSQL_URL", instance.mysql_url());
+        command.env("STREAM_URL", instance.stream_url());
         command.env("ADMIN_URL", format!("http://{admin}"));
         command.env("ADMIN_LISTEN", admin).env("MAIN_LISTEN", main);
+        command.env("HEALTH_LISTEN", format!("127.0.0.1:{}", ports.health));
         command
     };
     let broken = &["--break-connection", "0.05"];
+    let offset = folder.join("read-events.offset").display().to_string();
+    let mails = folder.join(MAILS).display().to_string();
+    let version = instance.management().version()?;
     let all = [
         ("new-task", Role::Send, &[][..]),
         ("worker 1", Role::Work, &[]),
@@ -101,12 +116,18 @@ pub fn programs(instance: &Instance, folder: &Path, tasks: &Tasks) -> Result<Vec
         ("rpc-client", Role::Send, &["--timeout", "30"]),
         ("rpc-server 1", Role::Answer, &[]),
         ("rpc-server 2", Role::Answer, &[]),
+        ("append-events", Role::Send, &[]),
+        ("read-events", Role::Read(0), &["--store-every", "1", "--offset-file", &offset]),
+        ("stream-read", Role::Read(1), &["--store-every", "1", "--name", "reader"]),
+        ("submit-mail", Role::Send, &[]),
+        ("mailer", Role::Mail, &["--folder", &mails]),
         ("publish-steadily", Role::Publish, &[]),
         ("count-steadily", Role::Count, &[]),
     ];
     let runs = |name: &str| match name {
         "publish-steadily" | "count-steadily" => instance.is_cluster(),
         "admin" | "main" => !instance.is_cluster(),
+        "stream-read" => !instance.is_cluster() && version >= (3, 11), // as its client needs it
         name => !(name.starts_with("rpc-") && instance.is_cluster()),
     };
     for (name, role, arguments) in all.into_iter().filter(|program| runs(program.0)) {
@@ -152,6 +173,10 @@ impl World {
         let request = self.program("request-orders")?;
         scope.spawn(|| self.send_orders(request, ORDERS));
         scope.spawn(|| self.send_bad_orders());
+        let append = self.program("append-events")?;
+        scope.spawn(|| self.append_events(append));
+        let submit = self.program("submit-mail")?;
+        scope.spawn(|| self.submit_mails(submit));
         if let Ok(publish) = self.program("publish-steadily") {
             scope.spawn(|| publish.supervise(self));
             return Ok(());
@@ -180,6 +205,44 @@ impl World {
             }
             pause(sent);
         }
+    }
+
+    /// As [`World::send_tasks`] does.
+    fn append_events(&self, append: &Program) {
+        for number in (0..).take_while(|_| self.sending()) {
+            let sent = append.send(self, &number.to_string()).0;
+            if sent {
+                self.tally().events.sent.insert(number);
+            }
+            pause(sent);
+        }
+    }
+
+    /// Each to a number.
+    fn submit_mails(&self, submit: &Program) {
+        for number in (0..).take_while(|_| self.sending()) {
+            let sent = submit.send(self, &format!("{number}@example.org")).0;
+            if sent {
+                self.tally().mails.submitted.insert(number);
+            }
+            pause(sent);
+        }
+    }
+
+    /// The numbers to which the mailer has sent mails.
+    pub fn mails(&self) -> Result<Vec<u64>> {
+        let mut numbers = Vec::new();
+        for file in fs::read_dir(self.folder.join(MAILS))? {
+            let file = file?.path();
+            // A mailer that was killed leaves a draft.
+            if file.extension().is_some_and(|extension| extension == "eml") {
+                let mail = fs::read_to_string(&file)?;
+                let number = mail.strip_prefix("To: ").and_then(|mail| mail.split_once('@'));
+                let number = number.and_then(|(number, _)| number.parse().ok());
+                numbers.push(number.with_context(|| format!("not a mail: {}", file.display()))?);
+            }
+        }
+        Ok(numbers)
     }
 
     fn send_logs(&self, emitters: &[&Program]) {
@@ -397,6 +460,19 @@ impl Role {
                 {
                     tasks.entry(number).or_default().done = true;
                 }
+            }
+            // an offset and its event: [x] 12: 34
+            (Self::Read(index), Some(line)) => {
+                let event = line.strip_prefix(" [x] ").and_then(|line| line.split_once(": "));
+                if let Some((Ok(offset), Ok(number))) =
+                    event.map(|(offset, number)| (offset.parse(), number.parse()))
+                {
+                    let offsets = tally.events.read[index].entry(number).or_default();
+                    *offsets.entry(offset).or_default() += 1;
+                }
+            }
+            (Self::Mail, Some(line)) => {
+                tally.mails.known += u64::from(line.starts_with(" [x] Sent already: "));
             }
             (Self::Jobs, Some(line)) => {
                 let job = line.strip_prefix(" [x] ").and_then(|line| line.split_once(": done "));

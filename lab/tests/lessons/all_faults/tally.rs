@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lab::progress::Task;
 
+use super::programs::READERS;
 use crate::shared::thousands;
 
 /// Lesson 2. A task has a number, and each attempt to send one another number.
@@ -67,6 +68,22 @@ pub struct Calls {
     pub wrong: Vec<String>,
 }
 
+/// Lesson 9. An event has a number, and each attempt to append one another number.
+#[derive(Default)]
+pub struct Events {
+    pub sent: BTreeSet<u64>,
+    /// For each of the readers, and each number: how often it has read it at which offset.
+    pub read: [BTreeMap<u64, BTreeMap<u64, u64>>; READERS.len()],
+}
+
+/// Lesson 11. A mail has a number, and each attempt to submit one another number.
+#[derive(Default)]
+pub struct Mails {
+    pub submitted: BTreeSet<u64>,
+    /// How often one came again, and was there already.
+    pub known: u64,
+}
+
 /// Lesson 10. Neither of its programs is killed: what they know is in their memory.
 #[derive(Default)]
 pub struct Steady {
@@ -89,6 +106,8 @@ pub struct Tally {
     pub likes: Likes,
     pub jobs: Jobs,
     pub calls: Calls,
+    pub events: Events,
+    pub mails: Mails,
     pub steady: Steady,
     /// What no program of ours should do, whatever is broken.
     pub wrong: Vec<String>,
@@ -126,12 +145,13 @@ impl Tally {
     pub fn show(&self, task: &Task) {
         let logs: usize = self.logs.iter().map(|logs| logs.sent.len()).sum();
         task.say(&format!(
-            "sent {} tasks, {logs} log lines, {} orders, {} likes, {} jobs, {} calls",
+            "sent {} tasks, {logs} log lines, {} orders, {} likes, {} jobs, {} calls, {} events",
             self.tasks.sent.len(),
             self.orders.sent,
             self.likes.answered,
             self.jobs.sent.len(),
-            self.calls.sent
+            self.calls.sent,
+            self.events.sent.len()
         ));
     }
 }
@@ -225,6 +245,47 @@ impl Calls {
         for wrong in &self.wrong {
             row.compare(wrong, 1, 0);
         }
+        row
+    }
+}
+
+impl Events {
+    /// An event has one offset. A reader that was killed may read it there again.
+    pub fn row(&self, reader: usize) -> Row {
+        let mut row = Row::new(READERS[reader].1, self.sent.len() as u64);
+        for number in self.unread(reader) {
+            row.compare(&format!("{}: {number}", row.what), 1, 0);
+        }
+        let read = &self.read[reader];
+        for (number, offsets) in read.iter().filter(|(_, offsets)| offsets.len() > 1) {
+            row.compare(
+                &format!("{}: {number}, at {offsets:?}", row.what),
+                1,
+                offsets.len() as u64,
+            );
+        }
+        let again = read.values().flat_map(|offsets| offsets.values()).map(|times| times - 1);
+        row.again = Some(again.sum());
+        row
+    }
+
+    pub fn unread(&self, reader: usize) -> impl Iterator<Item = &u64> {
+        self.sent.iter().filter(move |number| !self.read[reader].contains_key(number))
+    }
+}
+
+impl Mails {
+    /// With the numbers to which mails were sent.
+    pub fn row(&self, sent: Vec<u64>) -> Row {
+        let mut row = Row::new("11 mails", self.submitted.len() as u64);
+        let mut times: BTreeMap<_, _> = self.submitted.iter().map(|number| (*number, 0)).collect();
+        for number in sent {
+            *times.entry(number).or_default() += 1;
+        }
+        for (number, times) in times {
+            row.compare(&format!("mails to {number}"), 1, times);
+        }
+        row.again = Some(self.known);
         row
     }
 }
