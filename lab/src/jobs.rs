@@ -218,8 +218,8 @@ fn run_cargo(
         .args(arguments)
         .envs(variables.iter().map(|(name, value)| (name, value)))
         .env(INSTANCE, &instance.folder)
-        // Some tests keep the cores busy, and most wait: for servers that start, for heartbeats, and
-        // for each other. In the order of their names, the busy ones come first.
+        // Some tests keep the cores busy, and most wait: for servers that start, for heartbeats,
+        // and for each other. In the order of their names, the busy ones come first.
         .env("RUST_TEST_THREADS", (3 * cores).to_string())
         .stdout(Stdio::piped())
         .process_group(0) // the guard ends it, however we end

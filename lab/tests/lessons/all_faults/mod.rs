@@ -1,6 +1,6 @@
-//! Lessons 2 to 9 and 11 all at once, while everything they use is broken at random: nothing may be lost,
-//! and nothing doubled. `cargo lab faults` does it for ten minutes, `cargo lab test` until each
-//! fault has come once.
+//! Lessons 2 to 9 and 11 all at once, while everything they use is broken at random: nothing may be
+//! lost, and nothing doubled. `cargo lab faults` does it for ten minutes, `cargo lab test` until
+//! each fault has come once.
 //!
 //! With `LAB_NODES=3` it is lessons 2, 5, 7 and 9 to 11 on a cluster of three nodes.
 //!
