@@ -52,16 +52,17 @@ fn the_first_pages_are_true() {
 
 #[test]
 fn the_later_pages_are_true() {
-    later_pages(false, &Service::ALL);
+    later_pages(false);
 }
 
 /// Those with a cluster. A step of the test of lesson 10: two clusters at once are too much for a
 /// small machine.
 pub fn the_pages_with_nodes_are_true() {
-    later_pages(true, &[Service::Mysql]);
+    later_pages(true);
 }
 
-fn later_pages(nodes: bool, services: &[Service]) {
+fn later_pages(nodes: bool) {
+    let services = if nodes { &[Service::Mysql][..] } else { &Service::ALL };
     let lessons = lessons().unwrap();
     let wanted =
         |lesson: &&PathBuf| Readme::read(&lesson.join("README.md")).unwrap().wants_nodes() == nodes;

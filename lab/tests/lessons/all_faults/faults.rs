@@ -24,7 +24,7 @@ pub struct Fault {
 }
 
 enum How {
-    /// Of one of the programs whose names begin so.
+    /// Of one of the programs whose names begin with one of these.
     Kill(&'static [&'static str]),
     /// Of one of the programs.
     Pause,
