@@ -100,6 +100,13 @@ fn queues() -> Result<Option<Vec<Queue>>> {
             .args(["--quiet", "--formatter", "json", "--vhost", &place.url.path])
             .args(["list_queues", "name", "messages", "consumers"])
             .output()?;
+        if !output.status.success() {
+            // "Error:" alone may be the first line
+            let error = String::from_utf8_lossy(&output.stderr);
+            let error: Vec<&str> = error.lines().filter(|line| !line.is_empty()).take(2).collect();
+            say!("No list of queues: rabbitmqctl: {}", error.join(" "));
+            return Ok(None);
+        }
         serde_json::from_slice(&output.stdout)
             .context("rabbitmqctl says something else than its queues")?
     } else {
