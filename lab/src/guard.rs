@@ -9,8 +9,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Mutex;
 
 use anyhow::{Context, Result};
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::process::tell;
 use crate::servers::Instance;
@@ -84,8 +83,8 @@ pub fn main(folder: PathBuf) -> Result<()> {
             _ => {}
         }
     }
-    for group in groups {
-        let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+    for group in groups.into_iter().filter_map(Pid::from_raw) {
+        let _ = kill_process_group(group, Signal::KILL);
     }
     match Instance::load(&folder) {
         Some(instance) => instance.remove(),

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use anyhow::{Result, bail, ensure};
-use nix::unistd::Uid;
+use rustix::process::geteuid;
 
 use crate::process::{find_program, run};
 use crate::progress::Tasks;
@@ -110,7 +110,7 @@ pub fn install<'a>(packages: impl IntoIterator<Item = &'a Package>, tasks: &Task
     let (manager, script) = managers[index];
     let packages: Vec<_> = missing.iter().map(|package| package.names[index]).collect();
     let names = packages.join(" and ");
-    let sudo = manager != "brew" && !Uid::effective().is_root();
+    let sudo = manager != "brew" && !geteuid().is_root();
     ensure!(
         !sudo || found("sudo"),
         "{names} must be installed, which needs root. As root: {manager} install {}",

@@ -165,7 +165,7 @@ pub fn bench(names: &[Benchmark], write: bool) -> Result<ExitCode> {
     arguments.extend(names.map(|name| name.get_name().to_owned()));
     arguments.extend(write.then(|| "--write".to_owned()));
     let (_, code) = run_cargo(
-        &["bench", "--package", "lab", "--bench", "course"],
+        &["bench", "--package", "lab", "--bench", "course", "--features", "bench"],
         &Needs {
             backend: |_| Ok(Backend::Local), // or a container's network would be measured, too
             services: &Service::ALL,

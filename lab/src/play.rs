@@ -8,7 +8,7 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::Signal;
+use rustix::process::Signal;
 
 use crate::guard::Guard;
 use crate::process::without_cargo;
@@ -117,9 +117,9 @@ impl<'a> Player<'a> {
                     self.line(terminal, &format!("$ {command}"));
                     self.run(step, command)?;
                 }
-                Action::Interrupt => self.press(step, "^C", Signal::SIGINT)?,
+                Action::Interrupt => self.press(step, "^C", Signal::INT)?,
                 Action::Quit => {
-                    self.press(step, "^\\", Signal::SIGQUIT)?;
+                    self.press(step, "^\\", Signal::QUIT)?;
                     self.program(step)?.quit = true;
                 }
                 Action::Expect(expected) => self.expect(step, expected)?,
@@ -262,7 +262,7 @@ impl<'a> Player<'a> {
             Err(RecvTimeoutError::Disconnected) => Ok(()),
         };
         if result.is_err() {
-            let _ = program.terminal.signal(Signal::SIGKILL);
+            let _ = program.terminal.signal(Signal::KILL);
         }
         let status = program.terminal.wait(LIMIT).context(at)?;
         result?;

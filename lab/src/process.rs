@@ -9,9 +9,7 @@ use std::time::{Duration, Instant};
 use std::{env, thread};
 
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::{Signal, killpg};
-use nix::sys::wait::{WaitPidFlag, waitpid};
-use nix::unistd::Pid;
+use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, waitpid};
 
 use crate::progress::Task;
 
@@ -55,22 +53,22 @@ impl Group {
 
     pub fn is_alive(&self) -> bool {
         // If it is a child of ours, take its exit status, or it stays in the table of processes.
-        let _ = waitpid(Pid::from_raw(self.id), Some(WaitPidFlag::WNOHANG));
+        let _ = waitpid(Pid::from_raw(self.id), WaitOptions::NOHANG);
         started(self.id).is_some_and(|started| started == self.started)
     }
 
     pub fn signal(&self, signal: Signal) {
-        if self.is_alive() {
-            let _ = killpg(Pid::from_raw(self.id), signal);
+        if let Some(id) = Pid::from_raw(self.id).filter(|_| self.is_alive()) {
+            let _ = kill_process_group(id, signal);
         }
     }
 
     /// Ends the group with the signal, or with SIGKILL if it is still there after `limit`.
     pub fn end(&self, signal: Signal, limit: Duration) -> Result<()> {
         self.signal(signal);
-        self.signal(Signal::SIGCONT); // what stands still would not hear it
+        self.signal(Signal::CONT); // what stands still would not hear it
         if wait_until(limit, || !self.is_alive()).is_err() {
-            self.signal(Signal::SIGKILL);
+            self.signal(Signal::KILL);
             wait_until(Duration::from_secs(10), || !self.is_alive())
                 .with_context(|| format!("process {} does not end", self.id))?;
         }

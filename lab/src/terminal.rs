@@ -9,8 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::guard::Guard;
 use crate::process::wait_until;
@@ -49,7 +48,7 @@ impl<'a> Terminal<'a> {
     }
 
     pub fn group(&self) -> Pid {
-        Pid::from_raw(self.child.id() as i32)
+        Pid::from_child(&self.child)
     }
 
     /// The next line. `Disconnected`: there will be none.
@@ -57,8 +56,8 @@ impl<'a> Terminal<'a> {
         self.lines.recv_timeout(limit)
     }
 
-    pub fn signal(&self, signal: Signal) -> nix::Result<()> {
-        killpg(self.group(), signal)
+    pub fn signal(&self, signal: Signal) -> rustix::io::Result<()> {
+        kill_process_group(self.group(), signal)
     }
 
     pub fn has_ended(&mut self) -> bool {
@@ -75,7 +74,7 @@ impl<'a> Terminal<'a> {
 impl Drop for Terminal<'_> {
     fn drop(&mut self) {
         if !self.has_ended() {
-            let _ = self.signal(Signal::SIGKILL);
+            let _ = self.signal(Signal::KILL);
             let _ = self.child.wait();
         }
         self.guard.release(self.child.id());

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::sys::signal::Signal;
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::process::{Group, run as run_task, run_in_group, wait_until};
@@ -212,7 +212,7 @@ pub fn run(instance: &Instance, arguments: &[&str]) -> Result<()> {
 /// asked.
 pub fn down(instance: &Instance, kill: bool, wipe: bool) -> Result<()> {
     if let Some(up) = Group::find(&instance.pid_file("compose")) {
-        up.end(Signal::SIGKILL, Duration::from_secs(10))?;
+        up.end(Signal::KILL, Duration::from_secs(10))?;
     }
     let mut arguments = vec!["down", "--remove-orphans"];
     arguments.extend(wipe.then_some("--volumes"));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use std::{env, fs, process, thread};
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::sys::signal::Signal;
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::process::{Group, wait_until};
@@ -231,12 +231,12 @@ impl Instance {
 
     /// Makes a service stop answering: it is not gone, and does nothing any more.
     pub fn pause(&self, service: Service) -> Result<()> {
-        self.signal(service, Signal::SIGSTOP, "pause")
+        self.signal(service, Signal::STOP, "pause")
     }
 
     /// Ends a [`Self::pause`].
     pub fn resume(&self, service: Service) -> Result<()> {
-        self.signal(service, Signal::SIGCONT, "unpause")
+        self.signal(service, Signal::CONT, "unpause")
     }
 
     fn signal(&self, service: Service, signal: Signal, docker: &str) -> Result<()> {
@@ -261,7 +261,7 @@ impl Instance {
             return docker::run(self, &[if kill { "kill" } else { "stop" }, &self.name(service)]);
         }
         if let Some(group) = self.group(service) {
-            group.end(if kill { Signal::SIGKILL } else { Signal::SIGTERM }, STOP_LIMIT)?;
+            group.end(if kill { Signal::KILL } else { Signal::TERM }, STOP_LIMIT)?;
             // The group's leader is a shell, and its child the broker.
             if service == Service::Rabbitmq {
                 wait_until(STOP_LIMIT, || self.probe(service) == Answer::Nothing)
@@ -280,7 +280,7 @@ impl Instance {
             self.stop(service, kill)?;
         }
         if let Some(epmd) = Group::find(&self.pid_file("epmd")) {
-            epmd.end(Signal::SIGKILL, STOP_LIMIT)?;
+            epmd.end(Signal::KILL, STOP_LIMIT)?;
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::{env, fs};
 
 use anyhow::{Context, Result};
-use nix::unistd::Uid;
+use rustix::process::geteuid;
 
 use crate::process::{Group, run};
 use crate::progress::Task;
@@ -46,7 +46,7 @@ impl Instance {
         let with = |mut command: Command, data: &Path| {
             command.arg(format!("--datadir={}", data.display()));
             command.env("TMPDIR", &temporary); // `--tmpdir` must not have a space, either
-            if Uid::effective().is_root() {
+            if geteuid().is_root() {
                 command.arg("--user=root");
             }
             command

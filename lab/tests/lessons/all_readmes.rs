@@ -7,7 +7,7 @@ use std::process::Command;
 use lab::play::{self, INSTANCE, Shown, play};
 use lab::progress::Tasks;
 use lab::readme::Readme;
-use lab::servers::Service;
+use lab::servers::{Instance, Service};
 use lab::{lessons, root};
 use pulldown_cmark::{Event, Parser, Tag};
 
@@ -188,7 +188,7 @@ fn links_lead_to_what_is_there() {
 /// What the player says of this README, whose first line is line 1.
 fn played(text: &str) -> String {
     let servers = crate::support::shared();
-    let folder = tempfile::tempdir().unwrap().keep();
+    let folder = Instance::temporary_folder();
     let guard = lab::guard::Guard::over(crate::support::lab(), &folder).unwrap();
     let readme = match Readme::parse(Path::new("TEST.md"), text) {
         Ok(readme) => readme,

@@ -9,12 +9,11 @@ use lab::process::{cargo, wait_until};
 use lab::readme::Readme;
 use lab::servers::{Instance, Service};
 use lab::{lessons, root};
-use nix::sys::signal::Signal;
+use rustix::process::Signal;
 use serde_json::Value;
-use tempfile::TempDir;
 
 use crate::support::{
-    LIMIT, Servers, Terminal, free_address, free_addresses, get, lab, program, vhost,
+    Folder, LIMIT, Servers, Terminal, free_address, free_addresses, get, lab, program, vhost,
 };
 
 fn copy(from: &Path, to: &Path) {
@@ -37,8 +36,8 @@ fn copy_with(from: &Path, to: &Path, file: fn(&Path, &Path) -> io::Result<()>) {
 /// A folder for cargo with the dependencies of the course, compiled. A copy needs the same ones:
 /// the same versions with the same features. It does not compile them again, but for a profile of
 /// its own, and we take that of the course ([`PROFILE`]).
-pub fn target() -> TempDir {
-    let target = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+pub fn target() -> Folder {
+    let target = Folder::beside_target();
     let compiled = program("send");
     for part in [".fingerprint", "build", "deps"] {
         let (from, to) = (compiled.with_file_name(part), target.path().join("debug").join(part));
@@ -57,7 +56,7 @@ pub const PROFILE: [&str; 4] = [
 /// Copied by hand, with `common` beside it, a lesson is a project of its own, too.
 #[test]
 fn a_copied_lesson_builds_and_runs() {
-    let (folder, target) = (tempfile::tempdir().unwrap(), target());
+    let (folder, target) = (Folder::temporary(), target());
     let lesson = lessons().unwrap().remove(0);
     let copied = folder.path().join("hello");
     copy(&root().join("common"), &folder.path().join("common"));
@@ -101,7 +100,7 @@ fn each_lesson_becomes_a_project() {
     let lessons = lessons().unwrap();
     // Two at a time: while one waits for its programs, another one is compiled.
     let half = |first: usize| {
-        let (folder, target) = (tempfile::tempdir().unwrap(), target());
+        let (folder, target) = (Folder::temporary(), target());
         // Each project finds what is compiled already, and is compiled in the quickest way.
         let config = format!(
             "[build]\ntarget-dir = {:?}\n[net]\noffline = true\n[profile.dev]\ndebug = false\nincremental = false\n",
@@ -198,7 +197,7 @@ fn are_services(project: &Path, target: &Path, servers: &Instance) {
         }
     }
     for service in services {
-        service.signal(Signal::SIGTERM);
+        service.signal(Signal::TERM);
         let (lines, status) = service.finish();
         assert!(status.success(), "{lines:#?}");
     }
@@ -207,7 +206,7 @@ fn are_services(project: &Path, target: &Path, servers: &Instance) {
 /// What cannot be made is refused, and changes nothing.
 #[test]
 fn what_becomes_no_project() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::temporary();
     let refused = |name: &str, arguments: &[&str], why: &str| {
         let (said, success) = new(&folder.path().join(name), arguments);
         assert!(!success && said.len() == 1 && said[0].contains(why), "{name}: {said:?}");
@@ -244,9 +243,9 @@ fn what_becomes_no_project() {
     assert_eq!(names(folder.path()), ["full"]);
 
     // in an empty folder, which the reader stands in
-    let here = tempfile::tempdir().unwrap();
+    let here = Folder::temporary();
     let mut command = Command::new(lab());
-    command.current_dir(&here).args(["new", ".", "--from", "07", "--name", "mailer"]);
+    command.current_dir(here.path()).args(["new", ".", "--from", "07", "--name", "mailer"]);
     let (said, status) = Terminal::start(command).finish();
     assert!(status.success(), "{said:?}");
     assert!(here.path().join("src/bin/run-jobs.rs").exists());

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use lab::process::wait_until;
 use lab::progress::Tasks;
 use lab::servers::{Instance, NODES, Service};
-use nix::sys::signal::Signal;
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::all_readmes::the_pages_with_nodes_are_true;
@@ -156,7 +156,7 @@ impl Load {
 
     /// Ctrl-C, when all that was confirmed has been received.
     fn stop(self) -> Ended {
-        self.publisher.signal(Signal::SIGINT);
+        self.publisher.signal(Signal::INT);
         let (said, status) = self.publisher.finish();
         assert_eq!(status.code(), Some(0), "{said:#?}");
         let last = said.last().unwrap();
@@ -177,7 +177,7 @@ impl Load {
             assert!(start.elapsed() < LIMIT, "{confirmed} confirmed, {line}");
             line = next;
         }
-        self.counter.signal(Signal::SIGINT);
+        self.counter.signal(Signal::INT);
         let (said, status) = self.counter.finish();
         assert_eq!(status.code(), Some(0), "{said:#?}");
         let last = said.last().unwrap();

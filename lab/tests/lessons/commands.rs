@@ -7,13 +7,13 @@ use std::process::Command;
 use lab::process::wait_until;
 use lab::servers::probe::Answer;
 use lab::servers::{Backend, Instance, Service, docker};
-use nix::sys::signal::Signal;
+use rustix::process::Signal;
 
-use crate::support::{LIMIT, NONE, Terminal, lab, lines, program, shared, vhost};
+use crate::support::{Folder, LIMIT, NONE, Terminal, lab, lines, program, shared, vhost};
 
 /// `cargo lab` with these servers in the environment, in a folder without servers of its own.
 fn lab_with(arguments: &[&str], amqp_url: &str, mysql_url: &str) -> (String, Option<i32>) {
-    let empty = tempfile::tempdir().unwrap();
+    let empty = Folder::temporary();
     let mut command = Command::new(lab());
     command
         .args(arguments)
@@ -135,7 +135,7 @@ fn status_is_shown_again_and_again() {
     for _ in 0..3 {
         while !status.line().unwrap().starts_with("RabbitMQ ") {}
     }
-    status.signal(Signal::SIGINT);
+    status.signal(Signal::INT);
     assert_eq!(status.finish().1.code(), Some(0));
 }
 
@@ -154,7 +154,7 @@ fn status_asks_with_any_password_and_without_a_proxy() {
     lines("send", &NONE, &url);
     let url = url.replace("guest:guest", "us%40er:p%40ss%2Fw%3Ar%25d");
     let shown = || {
-        let empty = tempfile::tempdir().unwrap();
+        let empty = Folder::temporary();
         let mut status = Command::new(lab());
         status
             .arg("status")
@@ -217,7 +217,7 @@ fn is_removed(instance: &Instance) -> bool {
 #[test]
 fn nothing_is_left_of_a_play_that_is_killed() {
     let (play, instance) = play();
-    play.signal(Signal::SIGKILL);
+    play.signal(Signal::KILL);
     drop(play);
     wait_until(LIMIT, || is_gone(&instance)).unwrap();
 }
@@ -226,7 +226,7 @@ fn nothing_is_left_of_a_play_that_is_killed() {
 #[test]
 fn ctrl_c_ends_a_play_and_what_it_has_started() {
     let (play, instance) = play();
-    play.signal(Signal::SIGINT);
+    play.signal(Signal::INT);
     let (lines, status) = play.finish();
     assert_eq!(status.code(), Some(130), "{lines:#?}");
     assert!(!lines.iter().any(|line| line.starts_with("Error")), "{lines:#?}");
@@ -238,7 +238,7 @@ fn ctrl_c_ends_a_play_and_what_it_has_started() {
 /// What Docker cannot do is said before anything is compiled or started.
 #[test]
 fn a_docker_that_cannot_give_the_servers() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::temporary();
     let docker = folder.path().join("docker");
     let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
     for (script, why) in [

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use lab::process::wait_until;
 use lab::progress::Tasks;
 use lab::servers::{Certificate, Service};
-use nix::sys::signal::Signal;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustix::process::Signal;
 
 use crate::support::{
-    AGAIN, INTERNAL, LIMIT, LOST, NONE, Servers, Terminal, WAITING, output, program, shared, vhost,
+    AGAIN, Folder, INTERNAL, LIMIT, LOST, NONE, Servers, Terminal, WAITING, output, program,
+    shared, vhost,
 };
 
 /// One line, within five seconds, exit code 1, and no password in it.
@@ -99,7 +100,7 @@ fn a_broker_that_comes_later() {
     assert!(said[0].starts_with("Error: cannot connect to amqp://guest:***@"), "{said:?}");
     let stopped = start("receive", "120");
     says_why(&stopped, 120);
-    stopped.signal(Signal::SIGTERM);
+    stopped.signal(Signal::TERM);
     assert_eq!(stopped.finish().1.code(), Some(0)); // and not: killed by the signal
 
     servers.instance.start(&[Service::Rabbitmq], &Tasks::quiet()).unwrap();
@@ -211,7 +212,7 @@ fn missing_virtual_host() {
 #[test]
 fn tls() {
     // An authority of our own, and a certificate for `localhost` from it.
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::temporary();
     let mut authority = CertificateParams::new(Vec::new()).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();

@@ -14,10 +14,9 @@ use lab::play::INSTANCE;
 use lab::process::cargo;
 use lab::servers::{Instance, Service};
 use lab::{lessons, root};
-use tempfile::TempDir;
 
 use crate::all_starters::{PROFILE, target};
-use crate::support::{Servers, Terminal, lab, shared};
+use crate::support::{Folder, Servers, Terminal, lab, shared};
 
 /// What a program is refused with.
 struct Case {
@@ -389,8 +388,8 @@ fn exercise(name: &str) -> &'static Exercise {
 /// All programs, compiled: those that are handed out, the solutions, the mistakes, and the check.
 /// They are modules of one program, and links say which one it is to be: to compile and to link
 /// each for itself takes four times as long.
-static COMPILED: LazyLock<TempDir> = LazyLock::new(|| {
-    let (package, target) = (tempfile::tempdir().unwrap(), target());
+static COMPILED: LazyLock<Folder> = LazyLock::new(|| {
+    let (package, target) = (Folder::temporary(), target());
     fs::create_dir(package.path().join("src")).unwrap();
     fs::create_dir_all(target.path().join("debug")).unwrap();
     let (mut modules, mut names) = (String::new(), String::new());
@@ -439,7 +438,7 @@ fn main() {{
     fs::write(package.path().join("Cargo.toml"), manifest + "[workspace]\n").unwrap();
     fs::copy(root().join("Cargo.lock"), package.path().join("Cargo.lock")).unwrap();
     let mut build = cargo();
-    build.current_dir(&package).env("CARGO_TARGET_DIR", target.path());
+    build.current_dir(package.path()).env("CARGO_TARGET_DIR", target.path());
     build.args(["build", "--quiet", "--offline", "--config", "profile.dev.debug=false"]);
     assert!(build.args(PROFILE).status().unwrap().success());
     target

@@ -10,8 +10,7 @@ use lab::process::wait_until;
 use lab::progress::Tasks;
 use lab::servers::Service;
 use lapin::BasicProperties;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::peers::{pika, publish_unreadable};
@@ -41,7 +40,7 @@ fn receive_orders(servers: &Servers) -> Terminal {
 
 /// Ctrl-C: the last line must be this one.
 fn stop(receiver: Terminal, last: &str) {
-    receiver.signal(Signal::SIGINT);
+    receiver.signal(Signal::INT);
     let (lines, status) = receiver.finish();
     assert_eq!(status.code(), Some(0), "{lines:#?}");
     assert_eq!(lines.last().map(String::as_str), Some(last), "{lines:#?}");
@@ -226,8 +225,7 @@ fn ctrl_c_ends_a_program_that_cannot_print() {
         queue["messages_unacknowledged"] == 1
     })
     .unwrap();
-    let id = Pid::from_raw(receive.id().try_into().unwrap());
-    kill(id, Signal::SIGINT).unwrap();
+    kill_process(Pid::from_child(&receive), Signal::INT).unwrap();
     wait_until(LIMIT, || receive.try_wait().unwrap().is_some()).unwrap();
     assert_eq!(receive.wait().unwrap().code(), Some(1));
     let said = std::io::read_to_string(receive.stderr.take().unwrap()).unwrap();
@@ -257,7 +255,7 @@ async fn a_message_that_cannot_be_read_takes_no_others_with_it() {
     dead.wait_for_waiting(1).await;
     wait_for_messages(&url, "orders", 0);
     dead.close().await;
-    receiver.signal(Signal::SIGINT);
+    receiver.signal(Signal::INT);
     let (lines, status) = receiver.finish();
     assert!(status.success());
     let careful = " [!] lapin cannot read a message, so we take one at a time. Reconnecting ...";

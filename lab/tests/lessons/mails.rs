@@ -9,19 +9,18 @@ use lab::process::wait_until;
 use lab::servers::Service;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
-use nix::sys::signal::Signal;
+use rustix::process::Signal;
 use serde_json::Value;
-use tempfile::TempDir;
 
 use crate::support::{
-    Client, LIMIT, Terminal, breakable, free_address, get, lines, program, shared, vhost,
+    Client, Folder, LIMIT, Terminal, breakable, free_address, get, lines, program, shared, vhost,
     wait_for_messages,
 };
 
 const WAITING: &str = " [*] Waiting for mails. To exit press CTRL+C";
 
-fn folder() -> TempDir {
-    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+fn folder() -> Folder {
+    Folder::beside_target()
 }
 
 /// The command `mailer`, which writes into this folder.
@@ -61,12 +60,12 @@ fn no_mail_is_lost_and_none_is_sent_twice() {
         for _ in 0..20 {
             mailer.line().unwrap();
         }
-        mailer.signal(Signal::SIGKILL);
+        mailer.signal(Signal::KILL);
         mailer.finish();
     }
     let last = mailer(folder.path(), &["--at-once", "50"], &url);
     wait_for_messages(&url, "mails", 0);
-    let (lines, code) = ended(last, Signal::SIGINT);
+    let (lines, code) = ended(last, Signal::INT);
     assert!(lines.last().unwrap().starts_with(" [*] Mails sent: ") && code == Some(0), "{lines:?}");
     let texts = mails(folder.path());
     let texts = texts.iter().map(|name| std::fs::read_to_string(folder.path().join(name)).unwrap());
@@ -88,7 +87,7 @@ fn sigterm_loses_nothing() {
             assert!(line.starts_with(" [x] Received a mail to "), "{line}");
         }
         let start = Instant::now();
-        let (lines, code) = ended(mailer, Signal::SIGTERM);
+        let (lines, code) = ended(mailer, Signal::TERM);
         assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
         let mut expected = vec![format!(" [*] Stopping. Mails under way: {}", sent + given_back)];
         if given_back > 0 {
@@ -129,7 +128,7 @@ async fn what_cannot_be_a_mail_is_refused() {
     lines("submit-mail", &["ann@example.org"], &url);
     mailer.expect(" [x] Received a mail to ann@example.org");
     mailer.expect(" [x] Sent the mail to ann@example.org");
-    let (said, code) = ended(mailer, Signal::SIGINT);
+    let (said, code) = ended(mailer, Signal::INT);
     assert_eq!((said, code), (vec![" [*] Mails sent: 1, refused: 5".to_owned()], Some(0)));
     wait_for_messages(&url, "mails.refused", 5);
     assert_eq!(mails(folder.path()).len(), 1);
@@ -149,7 +148,7 @@ fn what_may_be_mended_is_tried_again() {
     std::fs::remove_file(&place).unwrap();
     mailer.expect(" [x] Sent the mail to ann@example.org");
     assert_eq!(mails(&place).len(), 1);
-    ended(mailer, Signal::SIGINT);
+    ended(mailer, Signal::INT);
 }
 
 /// As JSON, each line is an event with its level, and those about a message have its id and its
@@ -200,7 +199,7 @@ async fn logs_and_traces() {
         assert!(trace.map_or(got.len() == 32, |trace| got == trace), "{got}");
         assert_eq!(event()["failed"], 1);
     }
-    let (said, code) = ended(mailer, Signal::SIGINT);
+    let (said, code) = ended(mailer, Signal::INT);
     let last: Value = serde_json::from_str(said.last().unwrap()).unwrap();
     assert_eq!((&last["message"], code), (&"Mails sent: 1, refused: 2".into(), Some(0)));
 }
@@ -245,7 +244,7 @@ fn health_and_metrics() {
 
     lines("submit-mail", &["c@x"], &url);
     while mailer.line().unwrap() != " [x] Received a mail to c@x" {}
-    mailer.signal(Signal::SIGTERM);
+    mailer.signal(Signal::TERM);
     mailer.expect(" [*] Stopping. Mails under way: 1");
     assert_eq!(ready(), (503, "stopping\n".to_owned()));
     let (said, status) = mailer.finish();

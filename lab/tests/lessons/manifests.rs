@@ -44,20 +44,36 @@ fn no_dependency_is_compiled_twice_on_the_way_through_the_course() {
         if lesson == "streams" {
             continue;
         }
-        let tree = ["tree", "--package", lesson, "--edges", "normal,build", "--prefix", "none"];
-        let tree = output(&[&tree[..], &["--no-dedupe", "--format", "{p}|{f}"]].concat());
-        let mut features: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
-        for (package, enabled) in tree.lines().filter_map(|line| line.split_once('|')) {
-            features.entry(package).or_default().insert(enabled.to_owned());
-        }
+        let features = features(lesson, "normal,build");
         for (package, enabled) in features {
-            let builds = built.entry(package.to_owned()).or_default();
+            let builds = built.entry(package).or_default();
             builds.entry(enabled).or_default().push(lesson.to_owned());
         }
     }
     assert!(built.len() > 100, "only {} packages", built.len());
     let twice: Vec<_> = built.iter().filter(|(_, builds)| builds.len() > 1).collect();
     assert!(twice.is_empty(), "{twice:#?}");
+}
+
+/// lapin and what is below it: the tests take a minute of one core more if they compile it anew.
+#[test]
+fn the_tests_compile_what_lesson_1_does() {
+    let (lesson, tests) = (features("hello", "normal,build"), features("lab", "normal,build,dev"));
+    assert!(lesson.len() > 50, "only {} packages", lesson.len());
+    for (package, enabled) in lesson.iter().filter(|(package, _)| tests.contains_key(*package)) {
+        assert_eq!(enabled, &tests[package], "features of {package}");
+    }
+}
+
+/// The packages that one needs, and the features of each.
+fn features(package: &str, edges: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let tree = ["tree", "--package", package, "--edges", edges, "--prefix", "none"];
+    let tree = output(&[&tree[..], &["--no-dedupe", "--format", "{p}|{f}"]].concat());
+    let mut features: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (package, enabled) in tree.lines().filter_map(|line| line.split_once('|')) {
+        features.entry(package.to_owned()).or_default().insert(enabled.to_owned());
+    }
+    features
 }
 
 /// The speeds on the front page are those that were measured.

@@ -12,7 +12,7 @@ use lapin::options::BasicConsumeOptions;
 use lapin::types::{AMQPValue, FieldTable};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
-use nix::sys::signal::Signal;
+use rustix::process::Signal;
 
 use crate::support::{
     Client, LIMIT, NONE, Servers, Terminal, change_password, database, end_connections, lines,
@@ -85,7 +85,7 @@ fn order(id: Option<&str>) -> BasicProperties {
 /// Ctrl-C: how many orders a receiver says it has stored, found in the table and sent to
 /// `orders.dead`.
 fn stop(receiver: Terminal) -> [u64; 3] {
-    receiver.signal(Signal::SIGINT);
+    receiver.signal(Signal::INT);
     let (lines, status) = receiver.finish();
     assert_eq!(status.code(), Some(0), "{lines:#?}");
     counts(lines.last().unwrap())
@@ -135,7 +135,7 @@ async fn request_orders_can_be_interrupted() {
     while client.waiting().await < 1000 {
         assert!(start.elapsed() < LIMIT);
     }
-    request.signal(Signal::SIGINT);
+    request.signal(Signal::INT);
     let (lines, status) = request.finish();
     assert_eq!(status.code(), Some(1), "{lines:#?}");
     assert_eq!(lines[1..], ["Error: interrupted"]);
@@ -172,7 +172,7 @@ async fn a_connection_that_breaks_loses_no_order() {
     let arguments = ["--batch", "1", "--break-connection", "0.3"];
     let receiver = test.receiver(&arguments);
     test.wait_for_rows(300).await;
-    receiver.signal(Signal::SIGINT);
+    receiver.signal(Signal::INT);
     let (lines, _) = receiver.finish();
     let broken = lines.iter().filter(|line| line.contains("Breaking"));
     let broken = broken.count() as u64;

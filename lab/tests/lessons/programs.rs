@@ -5,7 +5,7 @@ use std::process::Command;
 
 use lab::process::wait_until;
 use lab::servers::Service;
-use nix::sys::signal::Signal;
+use rustix::process::Signal;
 
 use crate::support::{
     self, AGAIN, INTERNAL, LIMIT, LOST, NONE, Servers, Terminal, breakable, lines, output, queues,
@@ -167,9 +167,9 @@ async fn a_queue_that_is_deleted_while_a_program_sends() {
         let some = || shared().management().get(&path).unwrap()["messages"].as_u64() > Some(0);
         wait_until(LIMIT, some).unwrap();
         // Or else the broker refuses what is just on its way, and nothing is sent after that.
-        sender.signal(Signal::SIGSTOP);
+        sender.signal(Signal::STOP);
         rabbitmqctl(shared(), &["delete_queue", "-p", "deleted_under_it", queue]);
-        sender.signal(Signal::SIGCONT);
+        sender.signal(Signal::CONT);
         let (lines, status) = sender.finish();
         assert_eq!((lines.last().unwrap().as_str(), status.code()), (error, Some(1)));
     }
@@ -248,7 +248,7 @@ fn a_call_outlives_a_server_that_cannot_print() {
         client.expect(" [.] Got 6765");
         assert_unread(unread("rpc-client", &["20"], (&amqp, ""), full), full);
         second.expect(" [.] fib(20) (redelivered)");
-        second.signal(Signal::SIGINT);
+        second.signal(Signal::INT);
         assert_eq!(second.finish().1.code(), Some(0));
     }
 }
@@ -259,7 +259,7 @@ fn sigterm_ends_a_program_as_ctrl_c_does() {
     let url = vhost("sigterm");
     for (program, arguments) in RECEIVERS {
         let receiver = receiver(program, arguments, &url);
-        receiver.signal(Signal::SIGTERM);
+        receiver.signal(Signal::TERM);
         assert_eq!(receiver.finish().1.code(), Some(0), "{program}");
     }
 }
@@ -285,7 +285,7 @@ fn ctrl_c_ends_a_program_whose_broker_is_paused() {
     servers.instance.pause(Service::Rabbitmq).unwrap();
     let start = std::time::Instant::now();
     for receiver in &receivers {
-        receiver.signal(Signal::SIGINT);
+        receiver.signal(Signal::INT);
     }
     let codes = receivers.map(|receiver| receiver.finish().1.code());
     let waited = start.elapsed();

@@ -8,7 +8,7 @@ use lapin::options::{
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Connection, ConnectionProperties, ExchangeKind};
-use nix::sys::signal::Signal;
+use rustix::process::Signal;
 
 use crate::support::{AGAIN, LIMIT, LOST, NONE, Terminal, breakable, lines, output, queues, vhost};
 
@@ -64,7 +64,7 @@ fn the_queue_goes_with_its_receiver() {
     expected.sort();
     wait_until(LIMIT, || queues(&url) == expected).unwrap();
     stopped.interrupt();
-    killed.signal(Signal::SIGKILL);
+    killed.signal(Signal::KILL);
     killed.finish();
     wait_until(LIMIT, || queues(&url).is_empty()).unwrap();
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use lab::process::wait_until;
 use lab::progress::Tasks;
 use lab::servers::Service;
-use nix::sys::signal::Signal;
+use rustix::process::Signal;
 
 use crate::support::{
     AGAIN, Client, INTERNAL, LIMIT, LOST, NONE, Servers, Terminal, WAITING, breakable, lines,
@@ -143,7 +143,7 @@ async fn a_busy_receiver_outlives_a_killed_broker() {
         }
     }
     for receive in receivers {
-        receive.signal(Signal::SIGINT);
+        receive.signal(Signal::INT);
         assert_eq!(receive.finish().1.code(), Some(0));
     }
 }

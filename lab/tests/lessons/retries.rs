@@ -8,7 +8,7 @@ use lapin::BasicProperties;
 use lapin::message::BasicGetMessage;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable};
-use nix::sys::signal::Signal;
+use rustix::process::Signal;
 
 use crate::support::{
     Client, LIMIT, NONE, Terminal, lines, output, rabbitmqctl, shared, vhost, wait_for_messages,
@@ -80,7 +80,7 @@ fn a_job_that_is_put_back_goes_round_in_circles() {
     let mail = lines.iter().position(|line| line == " [x] mail: done at attempt 1");
     let expected = (shared().management().version().unwrap() < (4, 0)).then_some(1);
     assert_eq!(mail, expected);
-    runner.signal(Signal::SIGINT);
+    runner.signal(Signal::INT);
     assert_eq!(runner.finish().1.code(), Some(0));
     wait_for_messages(&url, "jobs", 2 - u32::from(expected.is_some()));
 }
@@ -104,7 +104,7 @@ async fn a_job_that_fails_waits_and_holds_up_nobody() {
     runner.expect(" [x] mail: done at attempt 1");
     runner.expect(" [x] report: done at attempt 3");
     assert!(start.elapsed() > Duration::from_secs(6), "{:?}", start.elapsed());
-    runner.signal(Signal::SIGINT);
+    runner.signal(Signal::INT);
     let (lines, status) = runner.finish();
     assert_eq!(status.code(), Some(0));
     assert_eq!(lines, [" [*] Jobs done: 2, failed attempts: 2, parked: 0"]);
@@ -243,7 +243,7 @@ async fn a_replay_that_is_killed_loses_nothing() {
     lines("submit-job", &[&["--unreadable".to_owned()], &names[..]].concat(), &url);
     let runner = runner(&["--at-once", "50"], &url);
     wait_for_messages(&url, "jobs.parked", 300);
-    runner.signal(Signal::SIGINT);
+    runner.signal(Signal::INT);
     assert_eq!(runner.finish().1.code(), Some(0));
     // The queue takes some, and refuses the others.
     policy(&url, "^jobs$", r#"{"max-length": 1}"#);
@@ -257,7 +257,7 @@ async fn a_replay_that_is_killed_loses_nothing() {
         for _ in 0..sent {
             assert!(replay.line().unwrap().starts_with(" [x] Sent back "));
         }
-        replay.signal(Signal::SIGKILL);
+        replay.signal(Signal::KILL);
         replay.finish();
     }
     // Those in its hands come back when RabbitMQ finds that it is gone.
@@ -403,7 +403,7 @@ async fn ctrl_c_waits_for_the_jobs_under_way() {
         let jobs = Client::connect_with(&url, "jobs").await;
         jobs.wait_for_waiting(0).await; // they are in its hands
         jobs.close().await;
-        runner.signal(Signal::SIGINT);
+        runner.signal(Signal::INT);
         let (lines, status) = runner.finish();
         assert_eq!(status.code(), Some(0), "{lines:#?}");
         assert_eq!(lines.len(), done + 1, "{lines:#?}");
@@ -454,7 +454,7 @@ async fn anything_may_come() {
     wait_for_messages(&url, "jobs", 0);
     submit(&["mail"], &url);
     while runner.line().unwrap() != " [x] mail: done at attempt 1" {}
-    runner.signal(Signal::SIGINT);
+    runner.signal(Signal::INT);
     assert_eq!(runner.finish().1.code(), Some(0));
     let listed = lines("replay-jobs", &NONE, &url);
     assert_eq!(listed.len() as u32, count - 3 + 1, "{listed:#?}");

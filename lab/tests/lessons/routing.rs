@@ -9,7 +9,7 @@ use lab::root;
 use lab::servers::Service;
 
 use crate::support::{
-    AGAIN, LIMIT, LOST, NONE, Terminal, breakable, lines, output, program, vhost,
+    AGAIN, Folder, LIMIT, LOST, NONE, Terminal, breakable, lines, output, program, vhost,
 };
 
 fn receiver(name: &str, arguments: &[&str], url: &str) -> Terminal {
@@ -42,7 +42,7 @@ fn direct() {
 #[test]
 fn errors_to_a_file() {
     let url = vhost("errors_to_a_file");
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::temporary();
     let file = folder.path().join("errors.txt");
     let mut command = Command::new("sh");
     command

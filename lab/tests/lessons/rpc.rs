@@ -15,7 +15,7 @@ use lapin::options::{
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Consumer};
-use nix::sys::signal::Signal;
+use rustix::process::Signal;
 use tokio::time::timeout;
 
 use crate::support::{
@@ -32,7 +32,7 @@ fn server(arguments: &[&str], url: &str) -> Terminal {
 
 /// Interrupts a server: what it has printed since, and how many requests it says it has answered.
 fn stop(server: Terminal) -> (Vec<String>, usize) {
-    server.signal(Signal::SIGINT);
+    server.signal(Signal::INT);
     let (mut lines, status) = server.finish();
     assert_eq!(status.code(), Some(0), "{lines:#?}");
     let last = lines.pop().unwrap();
@@ -230,7 +230,7 @@ fn a_call_outlives_its_server() {
     let first = server(&NONE, &url);
     let client = Terminal::run("rpc-client", &["38", "--timeout", "100"], &url);
     first.expect(" [.] fib(38)");
-    first.signal(Signal::SIGKILL);
+    first.signal(Signal::KILL);
     let second = server(&NONE, &url);
     second.expect(" [.] fib(38) (redelivered)");
     client.expect(" [x] Requesting fib(38)");
@@ -482,7 +482,7 @@ fn a_server_that_is_stopped() {
     third.expect(" [.] fib(45) (redelivered)");
     // a client that is interrupted
     long.expect(" [x] Requesting fib(45)");
-    long.signal(Signal::SIGINT);
+    long.signal(Signal::INT);
     let (said, status) = long.finish();
     assert_eq!((said, status.code()), (vec!["Error: interrupted".to_owned()], Some(1)));
     stop(third);

@@ -13,7 +13,7 @@ use lapin::options::{
 use lapin::{BasicProperties, Connection, ConnectionProperties};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
-use nix::sys::signal::Signal;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -81,7 +81,7 @@ impl Test {
     pub fn kill(&mut self, name: &str) {
         let terminal = if name == "admin" { &mut self.admin } else { &mut self.main };
         if !terminal.has_ended() {
-            terminal.signal(Signal::SIGKILL);
+            terminal.signal(Signal::KILL);
         }
         wait_until(LIMIT, || terminal.has_ended()).unwrap();
     }
@@ -281,7 +281,7 @@ async fn routes() {
         assert_eq!(test.admin("GET", path, None).0, 200);
     }
     for service in [test.main, test.admin] {
-        service.signal(Signal::SIGINT);
+        service.signal(Signal::INT);
         let (lines, status) = service.finish();
         assert!(lines.iter().all(|line| line.starts_with(" [x] Received product_")), "{lines:#?}");
         assert_eq!(status.code(), Some(0));
@@ -502,7 +502,7 @@ async fn requests_that_do_not_end() {
     // Ctrl-C does not wait for them
     let _unfinished = connect("GET /api/products HTTP/1.1\r\n");
     let start = std::time::Instant::now();
-    admin.signal(Signal::SIGINT);
+    admin.signal(Signal::INT);
     assert_eq!(admin.finish().1.code(), Some(0));
     assert!(start.elapsed() < Duration::from_secs(10));
 }
@@ -512,7 +512,7 @@ async fn requests_that_do_not_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn events_are_applied_while_rabbitmq_takes_none() {
     let test = Test::own(1);
-    test.admin.signal(Signal::SIGKILL);
+    test.admin.signal(Signal::KILL);
     let liked = json!({"id": 1}).to_string();
     for i in 0..200 {
         test.publish("product_liked", &liked, Some(&i.to_string())).await;
@@ -537,8 +537,8 @@ async fn events_are_applied_while_rabbitmq_takes_none() {
 #[tokio::test(flavor = "multi_thread")]
 async fn events_that_wait_leave_together() {
     let mut test = Test::shared("together", 1).await;
-    test.admin.signal(Signal::SIGKILL); // the events wait in its queue
-    test.main.signal(Signal::SIGKILL);
+    test.admin.signal(Signal::KILL); // the events wait in its queue
+    test.main.signal(Signal::KILL);
     wait_until(LIMIT, || test.main.has_ended()).unwrap();
     let events = (0..10_000).map(|id| format!("('{id}', 'product_liked', '{{\"id\": 1}}')"));
     let events = events.collect::<Vec<_>>().join(", ");
@@ -611,7 +611,7 @@ async fn what_is_away() {
     test.instance.start(&[Service::Mysql], &tasks).unwrap();
     assert_eq!(like(&test).0, 200);
 
-    test.admin.signal(Signal::SIGKILL);
+    test.admin.signal(Signal::KILL);
     wait_until(LIMIT, || test.admin.has_ended()).unwrap();
     let refused = like(&test);
     assert_eq!(
@@ -769,7 +769,7 @@ async fn feedback_over_http() {
     write!(request, "{head}{json}Content-Length: {}\r\n\r\n", body.len()).unwrap();
     let mut answer = BufReader::new(request.try_clone().unwrap()).lines().map(Result::unwrap);
     assert_eq!(answer.next().unwrap(), "HTTP/1.1 100 Continue");
-    feedback.signal(Signal::SIGINT);
+    feedback.signal(Signal::INT);
     request.write_all(body.as_bytes()).unwrap();
     assert_eq!(answer.nth(1).unwrap(), "HTTP/1.1 202 Accepted");
     assert_eq!(feedback.finish().1.code(), Some(0));

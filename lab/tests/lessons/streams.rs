@@ -13,13 +13,13 @@ use lab::servers::{Instance, Service};
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ConnectionProperties, Consumer};
-use nix::sys::signal::Signal;
+use rustix::process::Signal;
 use tokio::time::timeout;
 
 use crate::peers::publish_unreadable;
 use crate::support::{
-    AGAIN, LIMIT, LOST, NONE, Servers, Terminal, lines, output, rabbitmqctl, shared, stream_url,
-    vhost,
+    AGAIN, Folder, LIMIT, LOST, NONE, Servers, Terminal, lines, output, rabbitmqctl, shared,
+    stream_url, vhost,
 };
 
 const WAITING: &str = " [*] Waiting for events. To exit press CTRL+C";
@@ -79,7 +79,7 @@ fn append_many(count: u64, more: &[&str], url: &str) {
 
 /// Ctrl-C: the lines that were left, and how many events it says it has read.
 fn stop(reader: Terminal) -> (Vec<String>, u64) {
-    reader.signal(Signal::SIGINT);
+    reader.signal(Signal::INT);
     let (mut lines, status) = reader.finish();
     assert_eq!(status.code(), Some(0), "{lines:#?}");
     let last = lines.pop().unwrap();
@@ -161,7 +161,7 @@ fn a_killed_reader_goes_on(program: &str, arguments: &[&str], url: &str, says: [
     for offset in 0..12 {
         first.expect(&format!(" [x] {offset}: event {}", offset + 1));
     }
-    first.signal(Signal::SIGKILL);
+    first.signal(Signal::KILL);
     assert_eq!(first.finish().1.code(), None);
     let goes_on = |says: &str| {
         let again = Terminal::run(program, &arguments, url);
@@ -181,7 +181,7 @@ fn a_killed_reader_goes_on(program: &str, arguments: &[&str], url: &str, says: [
 #[test]
 fn a_killed_reader_goes_on_at_the_offset_in_its_file() {
     let url = vhost("streams_file");
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::temporary();
     let file = folder.path().join("offset");
     let arguments = ["--offset-file", file.to_str().unwrap()];
     let says = [" [*] Goes on at offset 10", " [*] Goes on at offset 12"];
@@ -414,14 +414,14 @@ fn each_event_of_a_named_producer_is_there_once() {
         let line = producer.line().unwrap();
         assert!(line.starts_with(" [x] Confirmed: "), "{line}");
         thread::sleep(Duration::from_millis(100 * round)); // anywhere
-        producer.signal(Signal::SIGKILL);
+        producer.signal(Signal::KILL);
         assert_eq!(producer.finish().1.code(), None);
     }
     lines("stream-append", &producer, &url);
     // SIGTERM is as good as Ctrl-C, and nobody is cut off.
     let other = Terminal::run("stream-append", &[&slow[..], &["--stream", "other"]].concat(), &url);
     other.expect(" [x] Confirmed: event 1 to event 100, and so on ...");
-    other.signal(Signal::SIGTERM);
+    other.signal(Signal::TERM);
     let (said, status) = other.finish();
     assert_eq!((said.len(), status.code()), (2, Some(1)), "{said:#?}");
     assert_eq!(said[1], "Error: interrupted");

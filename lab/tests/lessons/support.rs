@@ -1,7 +1,6 @@
 //! Servers, programs and queues for the tests.
 
 use std::collections::BTreeMap;
-use std::env;
 use std::ffi::OsStr;
 use std::net::TcpListener;
 use std::ops::RangeInclusive;
@@ -10,8 +9,8 @@ use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{LazyLock, Mutex, MutexGuard};
-use std::thread;
 use std::time::Duration;
+use std::{env, fs, thread};
 
 use lab::guard::Guard;
 use lab::play::INSTANCE;
@@ -27,7 +26,8 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use mysql_async::prelude::Queryable;
-use nix::sys::signal::Signal;
+use rustix::process::Signal;
+use uuid::Uuid;
 
 pub const WAITING: &str = " [*] Waiting for messages. To exit press CTRL+C";
 pub const INTERNAL: &str = " [!] RabbitMQ has met an internal error: its log says more";
@@ -43,9 +43,40 @@ pub fn lab() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_lab"))
 }
 
+/// A new folder, which goes with this value.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// Among the temporary files.
+    pub fn temporary() -> Self {
+        Self::within(&env::temp_dir())
+    }
+
+    /// On the disk of what is compiled, for what is large, or linked from there.
+    pub fn beside_target() -> Self {
+        Self::within(Path::new(env!("CARGO_TARGET_TMPDIR")))
+    }
+
+    fn within(parent: &Path) -> Self {
+        let folder = parent.join(format!("rabbitmq-course-{}", Uuid::now_v7()));
+        fs::create_dir(&folder).unwrap();
+        Self(folder)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
 /// Ends the programs that the tests have started, however the tests end.
 static PROGRAMS: LazyLock<Guard> = LazyLock::new(|| {
-    let folder = tempfile::tempdir().unwrap().keep();
+    let folder = Instance::temporary_folder();
     Guard::over(lab(), &folder).unwrap()
 });
 
@@ -363,7 +394,8 @@ impl Terminal {
 
     /// How many threads it has; nothing where the system does not say.
     pub fn threads(&self) -> Option<usize> {
-        let threads = std::fs::read_dir(format!("/proc/{}/task", self.0.group())).ok()?;
+        let threads =
+            fs::read_dir(format!("/proc/{}/task", self.0.group().as_raw_nonzero())).ok()?;
         Some(threads.count())
     }
 
@@ -379,7 +411,7 @@ impl Terminal {
 
     /// Ctrl-C: it must end with exit code 0, and say nothing more than what it has done.
     pub fn stop(self) {
-        self.signal(Signal::SIGINT);
+        self.signal(Signal::INT);
         let (lines, status) = self.finish();
         assert_eq!(status.code(), Some(0), "{status}");
         let done = [
@@ -401,7 +433,7 @@ impl Terminal {
 
     /// Ctrl-C: it must end with exit code 0, and say nothing more.
     pub fn interrupt(self) {
-        self.signal(Signal::SIGINT);
+        self.signal(Signal::INT);
         let (lines, status) = self.finish();
         assert_eq!(lines, [""; 0]);
         assert_eq!(status.code(), Some(0), "{status}");

@@ -6,7 +6,7 @@ use lab::progress::Tasks;
 use lab::servers::Service;
 use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
-use nix::sys::signal::Signal;
+use rustix::process::Signal;
 
 use crate::support::{
     AGAIN, Client, LIMIT, LOST, NONE, Terminal, WAITING, breakable, lines, output, shared, vhost,
@@ -26,7 +26,7 @@ fn stop(worker: Terminal) -> usize {
 
 /// Interrupts a worker that must say this, and then how many tasks it has done.
 fn stop_at(worker: Terminal, said: &[&str]) -> usize {
-    worker.signal(Signal::SIGINT);
+    worker.signal(Signal::INT);
     let (mut lines, status) = worker.finish();
     let last = lines.pop().unwrap();
     assert_eq!((lines, status.code()), (said.iter().map(ToString::to_string).collect(), Some(0)));
@@ -111,7 +111,7 @@ async fn the_task_of_a_killed_worker_goes_to_another() {
     let second = worker(&NONE, &url);
     client.publish(b"long .....").await;
     first.expect(" [x] Received long .....");
-    first.signal(Signal::SIGKILL);
+    first.signal(Signal::KILL);
     second.expect(" [x] Received long ..... (redelivered)");
     second.expect(" [x] Done");
     assert_eq!(first.finish().0, NONE);
@@ -130,7 +130,7 @@ async fn with_automatic_acknowledgement_the_tasks_of_a_killed_worker_are_lost() 
     }
     first.expect(" [x] Received long .....");
     client.wait_for_waiting(0).await;
-    first.signal(Signal::SIGKILL);
+    first.signal(Signal::KILL);
     assert_eq!(first.finish().0, NONE);
     let second = worker(&NONE, &url);
     client.publish(b"four").await;

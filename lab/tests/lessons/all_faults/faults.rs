@@ -9,7 +9,7 @@ use lab::servers::NODES;
 use lab::servers::Service::{self, Mysql, Rabbitmq};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
-use nix::sys::signal::Signal::{self, SIGCONT, SIGKILL, SIGSTOP};
+use rustix::process::Signal;
 
 use super::programs::{PYTHON, PYTHON_CONSUMER};
 use super::world::World;
@@ -159,7 +159,7 @@ impl Fault {
         match self.how {
             Kill(names) => {
                 let name = choose(world, random, names)?;
-                signal(world, name, SIGKILL)?;
+                signal(world, name, Signal::KILL)?;
                 return Ok(name);
             }
             Pause => {
@@ -179,9 +179,9 @@ impl Fault {
                     "count-steadily",
                 ];
                 let name = choose(world, random, &names)?;
-                signal(world, name, SIGSTOP)?;
+                signal(world, name, Signal::STOP)?;
                 thread::sleep(time);
-                signal(world, name, SIGCONT)?;
+                signal(world, name, Signal::CONT)?;
                 return Ok(name);
             }
             Restart(service, kill) => {

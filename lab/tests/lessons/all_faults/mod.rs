@@ -29,7 +29,7 @@ use lab::play::INSTANCE;
 use lab::process::wait_until;
 use lab::progress::{Task, Tasks};
 use lab::servers::{Backend, Instance, Service};
-use nix::sys::signal::Signal;
+use rustix::process::Signal;
 
 use self::faults::Bag;
 use self::programs::{ORDERS, PYTHON, PYTHON_FEED, PYTHON_ORDERS, READERS, Role, programs};
@@ -70,7 +70,7 @@ fn nothing_is_lost_and_nothing_is_doubled() -> Result<()> {
         world.running.store(false, Relaxed);
         if done.is_err() {
             let programs = world.programs.iter();
-            programs.for_each(|program| program.signal(Signal::SIGKILL));
+            programs.for_each(|program| program.signal(Signal::KILL));
         }
         done
     });
@@ -192,7 +192,7 @@ fn run<'scope>(
     world.sending.store(false, Relaxed);
     let running = |program: &Program| program.is_running();
     if let Ok(publish) = world.program("publish-steadily") {
-        publish.signal(Signal::SIGINT);
+        publish.signal(Signal::INT);
     }
     let senders = world.programs.iter().filter(|program| program.role.sends());
     wait_until(LIMIT, || !senders.clone().any(running))?;
@@ -209,8 +209,8 @@ fn run<'scope>(
     for program in receivers() {
         // Started in the background, one in Python ignores Ctrl-C.
         program.signal(match program.role {
-            Role::Other => Signal::SIGKILL,
-            _ => Signal::SIGINT,
+            Role::Other => Signal::KILL,
+            _ => Signal::INT,
         });
     }
     let ended = wait_until(LIMIT, || !receivers().any(running));

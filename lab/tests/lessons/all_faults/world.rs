@@ -18,8 +18,7 @@ use lab::servers::{Backend, Instance, Service};
 use lab::terminal::Terminal;
 use mysql_async::Conn;
 use mysql_async::prelude::{FromRow, Queryable};
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::runtime::Runtime;
 
 use super::programs::Role;
@@ -146,7 +145,7 @@ impl Program {
         // With the lock held nobody asks how it has ended, so its number is not another process's
         // yet.
         if let Some(group) = *lock(&self.group) {
-            let _ = killpg(group, signal);
+            let _ = kill_process_group(group, signal);
         }
     }
 
@@ -230,7 +229,7 @@ impl Program {
             if let Ok((status, last)) = ended
                 && self.role != Role::Other
                 && (self.waits.load(Relaxed) || publishes)
-                && status.signal() != Some(Signal::SIGKILL as i32)
+                && status.signal() != Some(Signal::KILL.as_raw())
                 && (goes_on() || !status.success())
             {
                 let wrong = format!("{} ended with {status}: {last}", self.name);
