@@ -261,6 +261,9 @@ impl Instance {
             return docker::run(self, &[if kill { "kill" } else { "stop" }, &self.name(service)]);
         }
         if let Some(group) = self.group(service) {
+            if service == Service::Rabbitmq && !kill {
+                self.end_statistics();
+            }
             group.end(if kill { Signal::KILL } else { Signal::TERM }, STOP_LIMIT)?;
             // The group's leader is a shell, and its child the broker.
             if service == Service::Rabbitmq {
