@@ -86,7 +86,11 @@ pub fn play(
 ) -> Result<()> {
     let (heading, running) = (None, HashMap::new());
     let mut player = Player { readme, instance, guard, show, curious, heading, running };
-    player.steps()
+    let played = player.steps();
+    if played.is_err() {
+        player.show_rest();
+    }
+    played
 }
 
 impl<'a> Player<'a> {
@@ -139,6 +143,16 @@ impl<'a> Player<'a> {
             }
         }
         Ok(())
+    }
+
+    /// What has come in all terminals, and nobody has looked at.
+    fn show_rest(&mut self) {
+        for (terminal, program) in &self.running {
+            while let Ok(line) = program.terminal.line(Duration::ZERO) {
+                let text = self.without_ports(&line);
+                (self.show)(Shown::Line { terminal, text: &text });
+            }
+        }
     }
 
     /// Where the reader of the page types: the root of its workspace.

@@ -35,9 +35,25 @@ fn pages_are_true(folders: &[&Path], services: &[Service]) {
             let mut reset = Command::new(lab());
             assert!(reset.arg("reset").env(INSTANCE, &instance.folder).status().unwrap().success());
         }
-        play(&readme, &instance, servers.guard(), time > 0, &mut show).unwrap();
+        let result = play(&readme, &instance, servers.guard(), time > 0, &mut show);
+        if result.is_err() {
+            show_queues(&instance);
+        }
+        result.unwrap();
     }
     assert!(played > 50, "only {played} lines");
+}
+
+/// What each node of a cluster has to say of its queues, for whoever looks for the cause.
+fn show_queues(instance: &Instance) {
+    for node in instance.nodes() {
+        println!("The queues, as {} has them:", node.name(Service::Rabbitmq));
+        let mut list = node.rabbitmqctl().unwrap();
+        list.args(["--quiet", "--timeout", "20", "list_queues", "name", "leader", "online"]);
+        list.args(["messages_ready", "messages_unacknowledged", "consumers"]);
+        let list = list.output().unwrap();
+        print!("{}", String::from_utf8_lossy(&[list.stdout, list.stderr].concat()));
+    }
 }
 
 /// Side by side: pages wait most of the time.

@@ -98,16 +98,16 @@ fn texts(folder: &Path) -> Vec<(PathBuf, String)> {
 fn each_lesson_becomes_a_project() {
     let servers = Servers::start(&Service::ALL);
     let lessons = lessons().unwrap();
+    let (folder, target) = (Folder::temporary(), target());
+    // Each project finds what is compiled already, and is compiled in the quickest way.
+    let config = format!(
+        "[build]\ntarget-dir = {:?}\n[net]\noffline = true\n[profile.dev]\ndebug = false\nincremental = false\n",
+        target.path()
+    );
+    fs::create_dir(folder.path().join(".cargo")).unwrap();
+    fs::write(folder.path().join(".cargo/config.toml"), config).unwrap();
     // Two at a time: while one waits for its programs, another one is compiled.
     let half = |first: usize| {
-        let (folder, target) = (Folder::temporary(), target());
-        // Each project finds what is compiled already, and is compiled in the quickest way.
-        let config = format!(
-            "[build]\ntarget-dir = {:?}\n[net]\noffline = true\n[profile.dev]\ndebug = false\nincremental = false\n",
-            target.path()
-        );
-        fs::create_dir(folder.path().join(".cargo")).unwrap();
-        fs::write(folder.path().join(".cargo/config.toml"), config).unwrap();
         for lesson in lessons.iter().skip(first).step_by(2) {
             becomes_a_project(lesson, folder.path(), target.path(), &servers);
         }
