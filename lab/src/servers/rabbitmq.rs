@@ -50,10 +50,12 @@ impl Instance {
     /// Before a clean stop. RabbitMQ 3.10 would wait five seconds in it: as the management plugin's
     /// handler of statistics ends, it asks the process that waits for its end.
     pub(super) fn end_statistics(&self) {
-        let Answer::Server(name) = self.probe(Service::Rabbitmq) else { return };
-        if name.starts_with("RabbitMQ 3.")
-            && let Ok(mut command) = self.local_rabbitmqctl()
-        {
+        match self.probe(Service::Rabbitmq) {
+            Answer::Other(_) => return, // it stands still
+            Answer::Server(name) if !name.starts_with("RabbitMQ 3.") => return,
+            _ => {} // a node that is drained does not say what it is
+        }
+        if let Ok(mut command) = self.local_rabbitmqctl() {
             let end = "gen_event:delete_handler(rabbit_event, rabbit_mgmt_db_handler, []).";
             // if this fails, the stop takes longer
             let _ = command.args(["--quiet", "--timeout", "5", "eval", end]).output();
