@@ -60,6 +60,9 @@ pub async fn mendable(connection: &Connection, error: &anyhow::Error) -> Option<
             match reply.get_id() {
                 // the broker stops, or an operator has closed the connection
                 320 => Some(LOST),
+                // For a channel that RabbitMQ has closed, lapin sends what it still has: messages,
+                // for instance, when their exchange is deleted.
+                504 => Some(LOST),
                 // lapin was told what it had not asked for: a second answer to `basic.consume`, by
                 // a cluster whose nodes were killed a moment ago (seen once, with RabbitMQ 3.10).
                 505 => Some(LOST),

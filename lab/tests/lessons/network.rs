@@ -26,6 +26,8 @@ enum Network {
     Slow(Duration),
     /// The first answer in which this is comes twice.
     Twice(&'static [u8]),
+    /// When the client has said this for the first time, it goes on with these bytes.
+    Adds(&'static [u8], &'static [u8]),
 }
 
 /// A way to this server on this machine: its port.
@@ -48,6 +50,12 @@ fn network(to: u16, network: Network) -> u16 {
                         && all.swap(0, Relaxed) > 0
                     {
                         this.store(more, Relaxed);
+                    }
+                    if let Network::Adds(word, more) = network
+                        && bytes.windows(word.len()).any(|window| window == word)
+                        && all.swap(0, Relaxed) > 0
+                    {
+                        return [bytes, more].concat();
                     }
                     bytes.to_vec()
                 });
@@ -112,6 +120,24 @@ fn an_answer_that_comes_twice() {
     let url = vhost("twice");
     let twice = network(shared().ports.amqp, Network::Twice(CONSUME_OK));
     let receive = Terminal::run("receive", &NONE, &by_way_of(&url, twice));
+    receive.expect(WAITING);
+    receive.expect(LOST);
+    receive.expect(AGAIN);
+    receive.expect(WAITING);
+    lines("send", &["next"], &url);
+    receive.expect(" [x] Received next");
+    receive.interrupt();
+}
+
+/// lapin agrees that a channel is closed, and sends what it still has for it. RabbitMQ ends the
+/// connection then: "CHANNEL_ERROR - expected 'channel.open'".
+#[test]
+fn a_frame_for_a_channel_that_is_closed() {
+    // basic.ack of delivery 1 on channel 9
+    const ACK: &[u8] = b"\x01\0\x09\0\0\0\x0d\0\x3c\0\x50\0\0\0\0\0\0\0\x01\0\xce";
+    let url = vhost("closed-channel");
+    let adds = network(shared().ports.amqp, Network::Adds(CONSUME, ACK));
+    let receive = Terminal::run("receive", &NONE, &by_way_of(&url, adds));
     receive.expect(WAITING);
     receive.expect(LOST);
     receive.expect(AGAIN);
