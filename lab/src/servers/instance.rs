@@ -261,7 +261,8 @@ impl Instance {
             return docker::run(self, &[if kill { "kill" } else { "stop" }, &self.name(service)]);
         }
         if let Some(group) = self.group(service) {
-            if service == Service::Rabbitmq && !kill {
+            // A single broker is to go away at once, in the middle of what a reader does with it.
+            if service == Service::Rabbitmq && !kill && self.is_node() {
                 self.end_statistics();
             }
             group.end(if kill { Signal::KILL } else { Signal::TERM }, STOP_LIMIT)?;
@@ -278,6 +279,9 @@ impl Instance {
     pub fn stop_all(&self, kill: bool) -> Result<()> {
         if self.backend == Backend::Docker {
             return docker::down(self, kill, false);
+        }
+        if !kill && !self.is_cluster() && self.is_running(Service::Rabbitmq) {
+            self.end_statistics();
         }
         for service in Service::ALL {
             self.stop(service, kill)?;

@@ -48,7 +48,8 @@ impl Instance {
     }
 
     /// Before a clean stop. RabbitMQ 3.10 would wait five seconds in it: as the management plugin's
-    /// handler of statistics ends, it asks the process that waits for its end.
+    /// handler of statistics ends, it asks the process that waits for its end. This takes half a
+    /// second, and more on a busy machine.
     pub(super) fn end_statistics(&self) {
         match self.probe(Service::Rabbitmq) {
             Answer::Other(_) => return, // it stands still
