@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use common::backoff::Backoff;
-use common::note;
+use common::{is_down, note};
 use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection};
@@ -43,12 +43,6 @@ pub async fn channel_with_queue(connection: &Connection, classic: bool) -> anyho
             }
         }
     }
-}
-
-/// Whether the broker says so of a queue. The channel is closed then.
-fn is_down(error: &lapin::Error) -> bool {
-    let text = error.to_string();
-    ["down or inaccessible", "process is stopped"].iter().any(|words| text.contains(words))
 }
 
 /// The body of a message: which run of `publish-steadily` it is from, and its number, from 1.

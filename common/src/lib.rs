@@ -31,7 +31,7 @@ pub use answer::{confirmed, once};
 pub use beside::beside;
 pub use careful::prefetch;
 pub use connect::{close, connect};
-pub use lost::Ended;
+pub use lost::{Ended, is_down};
 pub use report::printable;
 pub use stop::exit;
 pub use supervise::supervise;

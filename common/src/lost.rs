@@ -42,6 +42,7 @@ pub async fn mendable(connection: &Connection, error: &anyhow::Error) -> Option<
     const LOST: &str = "Lost the connection to RabbitMQ";
     const UNREADABLE: &str = "lapin cannot read a message, so we take one at a time";
     const CLOSED: &str = "RabbitMQ has closed a channel"; // another call was told why
+    const DOWN: &str = "A queue is down";
     const TOO_LONG: &str = "RabbitMQ has waited too long for an acknowledgement";
     if let Some(Ended(queue)) = error.downcast_ref() {
         return match exists(connection, queue).await {
@@ -52,6 +53,9 @@ pub async fn mendable(connection: &Connection, error: &anyhow::Error) -> Option<
     }
     if let Some(Again(why)) = error.downcast_ref() {
         return Some(why);
+    }
+    if error.downcast_ref().is_some_and(is_down) {
+        return Some(DOWN);
     }
     match error.downcast_ref().map(lapin::Error::kind) {
         // The status of the connection may lag behind these.
@@ -88,6 +92,13 @@ pub async fn mendable(connection: &Connection, error: &anyhow::Error) -> Option<
         Some(ErrorKind::ParsingError(_)) => careful::begin().then_some(UNREADABLE),
         _ => (!error.is::<Unsaid>() && !connection.status().connected()).then_some(LOST),
     }
+}
+
+/// Whether the broker says that a queue is there, and cannot be used now: its node is away, or its
+/// process is (seen with RabbitMQ 4.3 on a busy machine). The channel is closed then.
+pub fn is_down(error: &lapin::Error) -> bool {
+    let text = error.to_string();
+    ["down or inaccessible", "process is stopped"].iter().any(|words| text.contains(words))
 }
 
 /// Whether the broker does not let us do something.

@@ -31,6 +31,7 @@ use uuid::Uuid;
 
 pub const WAITING: &str = " [*] Waiting for messages. To exit press CTRL+C";
 pub const INTERNAL: &str = " [!] RabbitMQ has met an internal error: its log says more";
+pub const DOWN: &str = " [!] A queue is down. Reconnecting ...";
 pub const LOST: &str = " [!] Lost the connection to RabbitMQ. Reconnecting ...";
 pub const AGAIN: &str = " [!] Connected again";
 /// No arguments.
@@ -371,8 +372,12 @@ impl Terminal {
     /// Expects this line. Before it, RabbitMQ 3.10 may have been too busy for a new queue.
     pub fn expect(&self, expected: &str) {
         let mut line = self.line();
-        while line.as_deref() == Some(INTERNAL) && expected != INTERNAL {
-            assert_eq!(self.line().as_deref(), Some(LOST));
+        while let Some(why @ (INTERNAL | DOWN)) = line.as_deref()
+            && why != expected
+        {
+            if why == INTERNAL {
+                assert_eq!(self.line().as_deref(), Some(LOST));
+            }
             assert_eq!(self.line().as_deref(), Some(AGAIN));
             line = self.line();
         }
