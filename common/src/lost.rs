@@ -95,10 +95,13 @@ pub async fn mendable(connection: &Connection, error: &anyhow::Error) -> Option<
 }
 
 /// Whether the broker says that a queue is there, and cannot be used now: its node is away, or its
-/// process is (seen with RabbitMQ 4.3 on a busy machine). The channel is closed then.
+/// process is (seen with RabbitMQ 4.3 on a busy machine). The channel is closed then. These are all
+/// the words that RabbitMQ 4.3 has for it, in its `rabbit_amqqueue.erl`.
 pub fn is_down(error: &lapin::Error) -> bool {
+    const WORDS: [&str; 4] =
+        ["down or inaccessible", "process is stopped", "due to timeout", "has crashed"];
     let text = error.to_string();
-    ["down or inaccessible", "process is stopped"].iter().any(|words| text.contains(words))
+    WORDS.iter().any(|words| text.contains(words))
 }
 
 /// Whether the broker does not let us do something.

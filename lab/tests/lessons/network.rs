@@ -7,14 +7,15 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use lab::amqp::{method, short};
 use lapin::BasicProperties;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{Connection, ConnectionProperties};
 use serde_json::json;
 
 use crate::support::{
-    AGAIN, LIMIT, LOST, NONE, Terminal, WAITING, database, lines, mysql, output, shared, vhost,
-    wait_for_messages,
+    AGAIN, DOWN, LIMIT, LOST, NONE, Terminal, WAITING, database, lines, mysql, output, shared,
+    vhost, wait_for_messages,
 };
 
 #[derive(Clone, Copy)]
@@ -28,6 +29,8 @@ enum Network {
     Twice(&'static [u8]),
     /// When the client has said this for the first time, it goes on with these bytes.
     Adds(&'static [u8], &'static [u8]),
+    /// Instead of the first answer in which this is come these bytes.
+    Instead(&'static [u8], &'static [u8]),
 }
 
 /// A way to this server on this machine: its port.
@@ -69,6 +72,12 @@ fn network(to: u16, network: Network) -> u16 {
                     {
                         return bytes.repeat(2);
                     }
+                    if let Network::Instead(word, other) = network
+                        && bytes.windows(word.len()).any(|window| window == word)
+                        && all.swap(0, Relaxed) > 0
+                    {
+                        return other.to_vec();
+                    }
                     if let Network::Slow(time) = network {
                         thread::sleep(time);
                     }
@@ -108,8 +117,9 @@ fn by_way_of(url: &str, port: u16) -> String {
         + socket
 }
 
-/// The class and the number of `basic.get` and `basic.consume`, as they stand in a frame.
+/// The class and the number of a method, as they stand in a frame.
 const GET: &[u8] = &[0, 60, 0, 70];
+const DECLARE_OK: &[u8] = &[0, 50, 0, 11];
 const CONSUME: &[u8] = &[0, 60, 0, 20];
 const CONSUME_OK: &[u8] = &[0, 60, 0, 21];
 
@@ -145,6 +155,29 @@ fn a_frame_for_a_channel_that_is_closed() {
     lines("send", &["next"], &url);
     receive.expect(" [x] Received next");
     receive.interrupt();
+}
+
+/// RabbitMQ 4.3 on a busy machine: the queue is there, and cannot be used now.
+#[test]
+fn a_queue_that_is_down() {
+    let url = vhost("down");
+    for why in [
+        "home node 'x' of durable queue 'hello' in vhost 'down' is down or inaccessible",
+        "queue 'hello' in vhost 'down' process is stopped by supervisor",
+        "queue 'hello' in vhost 'down' has crashed and failed to restart",
+        "failed to perform operation on queue 'hello' in vhost 'down' due to timeout",
+    ] {
+        // channel.close of channel 1, for queue.declare
+        let why = short(&format!("NOT_FOUND - {why}"));
+        let close = [&404_u16.to_be_bytes()[..], &why, &[0, 50, 0, 10]].concat();
+        let close = method(1, (20, 40), &close).leak();
+        let down = network(shared().ports.amqp, Network::Instead(DECLARE_OK, close));
+        let receive = Terminal::run("receive", &NONE, &by_way_of(&url, down));
+        receive.expect(DOWN);
+        receive.expect(AGAIN);
+        receive.expect(WAITING);
+        receive.interrupt();
+    }
 }
 
 #[test]
