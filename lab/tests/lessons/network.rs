@@ -127,9 +127,14 @@ const CONSUME_OK: &[u8] = &[0, 60, 0, 21];
 /// lapin ends the connection then, and the program goes on with another one.
 #[test]
 fn an_answer_that_comes_twice() {
-    let url = vhost("twice");
-    let twice = network(shared().ports.amqp, Network::Twice(CONSUME_OK));
-    let receive = Terminal::run("receive", &NONE, &by_way_of(&url, twice));
+    connects_again("twice", Network::Twice(CONSUME_OK));
+}
+
+/// Over this network, `receive` loses its connection once, and goes on with another one.
+fn connects_again(name: &str, way: Network) {
+    let url = vhost(name);
+    let way = network(shared().ports.amqp, way);
+    let receive = Terminal::run("receive", &NONE, &by_way_of(&url, way));
     receive.expect(WAITING);
     receive.expect(LOST);
     receive.expect(AGAIN);
@@ -145,16 +150,7 @@ fn an_answer_that_comes_twice() {
 fn a_frame_for_a_channel_that_is_closed() {
     // basic.ack of delivery 1 on channel 9
     const ACK: &[u8] = b"\x01\0\x09\0\0\0\x0d\0\x3c\0\x50\0\0\0\0\0\0\0\x01\0\xce";
-    let url = vhost("closed-channel");
-    let adds = network(shared().ports.amqp, Network::Adds(CONSUME, ACK));
-    let receive = Terminal::run("receive", &NONE, &by_way_of(&url, adds));
-    receive.expect(WAITING);
-    receive.expect(LOST);
-    receive.expect(AGAIN);
-    receive.expect(WAITING);
-    lines("send", &["next"], &url);
-    receive.expect(" [x] Received next");
-    receive.interrupt();
+    connects_again("closed-channel", Network::Adds(CONSUME, ACK));
 }
 
 /// RabbitMQ 4.3 on a busy machine: the queue is there, and cannot be used now.
