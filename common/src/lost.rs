@@ -100,8 +100,12 @@ pub async fn mendable(connection: &Connection, error: &anyhow::Error) -> Option<
 pub fn is_down(error: &lapin::Error) -> bool {
     const WORDS: [&str; 4] =
         ["down or inaccessible", "process is stopped", "due to timeout", "has crashed"];
-    let text = error.to_string();
-    WORDS.iter().any(|words| text.contains(words))
+    match error.kind() {
+        ErrorKind::ProtocolError(reply) if reply.get_id() == 404 => {
+            WORDS.iter().any(|words| reply.get_message().as_str().contains(words))
+        }
+        _ => false,
+    }
 }
 
 /// Whether the broker does not let us do something.
