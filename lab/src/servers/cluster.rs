@@ -150,7 +150,6 @@ impl Instance {
             return String::new();
         }
         let mut conf = "cluster_formation.peer_discovery_backend = classic_config\n\
-                        cluster_partition_handling = pause_minority\n\
                         heartbeat = 5\n"
             .to_owned();
         for number in 1..=NODES {
