@@ -135,8 +135,13 @@ fn connects_again(name: &str, way: Network) {
     let url = vhost(name);
     let way = network(shared().ports.amqp, way);
     let receive = Terminal::run("receive", &NONE, &by_way_of(&url, way));
-    receive.expect(WAITING);
-    receive.expect(LOST);
+    // It waits once RabbitMQ has accepted the consumer, if the connection does not end before that.
+    if let Some(line) = receive.line()
+        && line != LOST
+    {
+        assert_eq!(line, WAITING);
+        receive.expect(LOST);
+    }
     receive.expect(AGAIN);
     receive.expect(WAITING);
     lines("send", &["next"], &url);
