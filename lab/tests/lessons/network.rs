@@ -14,8 +14,8 @@ use lapin::{Connection, ConnectionProperties};
 use serde_json::json;
 
 use crate::support::{
-    AGAIN, DOWN, LIMIT, LOST, NONE, Terminal, WAITING, database, lines, mysql, output, shared,
-    vhost, wait_for_messages,
+    AGAIN, DOWN, LIMIT, LOST, NONE, Terminal, WAITING, database, lines, mysql, output, program,
+    shared, vhost, wait_for_messages,
 };
 
 #[derive(Clone, Copy)]
@@ -209,6 +209,7 @@ fn a_connection_that_ends_in_the_middle_of_a_message() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mysql_that_is_silent_at_the_start() {
     let (amqp, url) = (vhost("silent"), database("silent").await);
+    program("receive-orders"); // compiled before the clock runs
     let arguments = ["--listen", "127.0.0.1:0"];
     for (program, arguments, word) in [
         ("receive-orders", &[][..], &b"information_schema"[..]),
